@@ -1,0 +1,66 @@
+package evently
+
+import (
+	"strconv"
+	"time"
+)
+
+// EntryKind says what an Entry records.
+type EntryKind uint8
+
+// The values are stored; never renumber them.
+const (
+	EventCreatedEntry EntryKind = iota + 1
+	EventRevisedEntry
+	EventPublishedEntry
+	EventCancelledEntry
+	HeldEntry
+	ConfirmedEntry
+	CancelledEntry // of a hold or of a booking
+	ExpiredEntry
+	EventDeletedEntry // of a draft; its last entry, written by storage itself
+)
+
+func (k EntryKind) String() string {
+	switch k {
+	case EventCreatedEntry:
+		return "event_created"
+	case EventRevisedEntry:
+		return "event_revised"
+	case EventPublishedEntry:
+		return "event_published"
+	case EventCancelledEntry:
+		return "event_cancelled"
+	case HeldEntry:
+		return "held"
+	case ConfirmedEntry:
+		return "confirmed"
+	case CancelledEntry:
+		return "cancelled"
+	case ExpiredEntry:
+		return "expired"
+	case EventDeletedEntry:
+		return "event_deleted"
+	}
+	return "EntryKind(" + strconv.Itoa(int(k)) + ")"
+}
+
+// Entry is a recorded fact of one event. Entries are numbered by Seq without a gap; posting them in that order to a
+// ledger gives its state.
+type Entry struct {
+	Kind      EntryKind
+	Seq       uint64
+	At        time.Time // whole milliseconds, UTC; never earlier than the entry before
+	Who       UserID    // who asked; zero: the system
+	RequestID string    // of the request that asked, or ""
+
+	// Of a reservation's entries:
+	Token     Token
+	User      UserID    // HeldEntry: whose reservation
+	Key       Key       // HeldEntry
+	Items     Items     // HeldEntry
+	ExpiresAt time.Time // HeldEntry
+
+	// Of an event's entries: the event as it is from now on.
+	Event *Event
+}

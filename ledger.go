@@ -1,0 +1,500 @@
+package evently
+
+import (
+	"fmt"
+	"time"
+)
+
+// KeyRetention is how long the ledger remembers an ended reservation, and with it the answer to its idempotency key.
+// The journal's port clears keys from storage after KeyRetentionMin; the ledger remembers longer, so that it never
+// takes a key for new that storage still holds.
+const (
+	KeyRetentionMin = 24 * time.Hour
+	KeyRetention    = KeyRetentionMin + 2*time.Hour
+)
+
+// Ledger is the state of one event: its seats, reservations and idempotency keys.
+//
+// It is pure: Decide turns a command into entries and changes nothing, Post applies an entry and decides nothing.
+// Between two calls available + held + booked == capacity holds for every tier. A Ledger is not safe for concurrent use.
+type Ledger struct {
+	event *Event
+	seq   uint64
+	at    int64 // milliseconds; time never runs backwards in a ledger
+	tiers []tierCount
+
+	records records
+	due     dueHeap // the held reservations, soonest expiry first
+	ended   endings
+	live    int
+	swept   uint32 // of a cancelled event: no slot below is live
+}
+
+type tierCount struct{ capacity, available, held, booked int }
+
+// Decision is what Decide found.
+type Decision struct {
+	// Entries record the change, to be posted in order; none: nothing changes. The slice is reused by the next Decide.
+	Entries []Entry
+	// Reservation answers Book, Confirm, Release and Cancel.
+	Reservation Reservation
+	// Event answers Revise, Publish and CancelEvent.
+	Event *Event
+	// Replayed: a Book whose key was known; Reservation is the first answer again.
+	Replayed bool
+}
+
+// NewLedger returns the ledger of an event that has no reservation yet. The seed, random for each ledger, keeps clients from
+// choosing idempotency keys that collide in its index.
+func NewLedger(event *Event, seq uint64, at time.Time, seed uint64) *Ledger {
+	l := &Ledger{event: event, seq: seq, at: at.UnixMilli(), records: newRecords(seed)}
+	l.resizeTiers()
+	return l
+}
+
+// Restore adds a reservation read from storage. Its entries are already counted in the ledger's seq.
+// It returns an error when the reservation does not fit the event: the storage is damaged.
+func (l *Ledger) Restore(r *Reservation, createdSeq, confirmedSeq uint64, key Key) error {
+	if _, found := l.records.find(r.ID.Token); found {
+		return fmt.Errorf("restore reservation %s: stands twice", r.ID)
+	}
+	for item := range r.Items.All() {
+		if item.Tier >= len(l.tiers) {
+			return fmt.Errorf("restore reservation %s: no tier %s", r.ID, TierID(item.Tier))
+		}
+	}
+	slot := l.hold(r.ID.Token, r.User, key, r.Items, r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), createdSeq)
+	if !r.ConfirmedAt.IsZero() {
+		l.confirm(slot, r.ConfirmedAt.UnixMilli(), confirmedSeq)
+	}
+	if !r.Status.Live() {
+		l.end(slot, r.Status, r.EndedAt.UnixMilli(), r.Seq)
+	}
+	for i := range l.tiers {
+		if l.tiers[i].available < 0 {
+			return fmt.Errorf("restore reservation %s: tier %s is oversold by %d", r.ID, TierID(i), -l.tiers[i].available)
+		}
+	}
+	return nil
+}
+
+// Decide finds what a command changes at a moment, without changing it. It fills d, and returns an *Error when the command is
+// refused. The entries it gives are not yet attributed: the caller sets Who and RequestID.
+func (l *Ledger) Decide(cmd Command, at time.Time, d *Decision) error {
+	*d = Decision{Entries: d.Entries[:0]}
+	now := max(at.UnixMilli(), l.at)
+	switch cmd := cmd.(type) {
+	case *Book:
+		return l.decideBook(cmd, now, d)
+	case *Confirm:
+		return l.decideConfirm(cmd, now, d)
+	case *Release:
+		return l.decideRelease(cmd, now, d)
+	case *Cancel:
+		return l.decideCancel(cmd, now, d)
+	case *Expire:
+		l.decideExpire(now, d)
+		return nil
+	case *Revise:
+		return l.decideRevise(cmd, now, d)
+	case *Publish:
+		return l.decidePublish(now, d)
+	case *CancelEvent:
+		l.decideCancelEvent(now, d)
+		return nil
+	case *Sweep:
+		l.decideSweep(now, d)
+		return nil
+	}
+	panic(fmt.Sprintf("ledger: unknown command %T", cmd))
+}
+
+func (l *Ledger) decideBook(cmd *Book, now int64, d *Decision) error {
+	if slot, found := l.records.findKey(cmd.Key); found {
+		first := l.records.at(slot)
+		items := l.records.items(slot)
+		if first.user != cmd.User || !items.SameSeats(&cmd.Items) {
+			return ErrKeyReused
+		}
+		l.fillHeld(&d.Reservation, slot)
+		d.Replayed = true
+		return nil
+	}
+	if !l.event.OnSale(time.UnixMilli(now)) {
+		return ErrEventNotOnSale
+	}
+	items, err := l.price(&cmd.Items)
+	if err != nil {
+		return err
+	}
+	entry := l.entry(HeldEntry, now, d)
+	entry.Token, entry.User, entry.Key, entry.Items = cmd.Token, cmd.User, cmd.Key, items
+	entry.ExpiresAt = entry.At.Add(l.event.HoldTTL)
+	d.Reservation = Reservation{
+		ID: ReservationID{l.event.ID, cmd.Token}, User: cmd.User, Status: Held, Items: items, Currency: l.event.Currency,
+		CreatedAt: entry.At, ExpiresAt: entry.ExpiresAt, Seq: entry.Seq,
+	}
+	return nil
+}
+
+// price checks that every item can be had and returns the items at the prices of now.
+func (l *Ledger) price(asked *Items) (Items, error) {
+	for i := range asked.Len() {
+		item := asked.At(i)
+		if item.Tier >= len(l.tiers) || l.event.Tiers[item.Tier].Retired {
+			return Items{}, ErrUnknownTier
+		}
+	}
+	if asked.Quantity() > l.event.MaxPerBooking {
+		return Items{}, ErrQuantityExceedsLimit
+	}
+	priced := *asked
+	priced.first.UnitPriceMinor = l.event.Tiers[priced.first.Tier].PriceMinor
+	if len(asked.rest) > 0 {
+		priced.rest = make([]Item, len(asked.rest))
+		for i, item := range asked.rest {
+			item.UnitPriceMinor = l.event.Tiers[item.Tier].PriceMinor
+			priced.rest[i] = item
+		}
+	}
+	for i := range priced.Len() {
+		item := priced.At(i)
+		if available := l.tiers[item.Tier].available; item.Quantity > available {
+			return Items{}, &Error{Code: CodeSoldOut, Detail: ErrSoldOut.Detail, Available: available}
+		}
+	}
+	return priced, nil
+}
+
+func (l *Ledger) decideConfirm(cmd *Confirm, now int64, d *Decision) error {
+	slot, err := l.owned(cmd.Token, cmd.User)
+	if err != nil {
+		return err
+	}
+	record := l.records.at(slot)
+	switch {
+	case record.status == Cancelled, record.status.Live() && l.event.Status == EventCancelled:
+		return ErrReservationCancelled
+	case record.status == Expired, record.status == Held && l.records.expiresAt(slot) <= now:
+		return ErrReservationExpired
+	}
+	l.fill(&d.Reservation, slot)
+	if record.status == Held {
+		entry := l.entry(ConfirmedEntry, now, d)
+		entry.Token = cmd.Token
+		d.Reservation.Status, d.Reservation.ConfirmedAt, d.Reservation.Seq = Confirmed, entry.At, entry.Seq
+	}
+	return nil
+}
+
+func (l *Ledger) decideRelease(cmd *Release, now int64, d *Decision) error {
+	slot, err := l.owned(cmd.Token, cmd.User)
+	if err != nil {
+		return err
+	}
+	record := l.records.at(slot)
+	if record.status == Confirmed {
+		return ErrReservationConfirmed
+	}
+	l.fill(&d.Reservation, slot)
+	if record.status == Held {
+		l.decideEnd(cmd.Token, now, d)
+	}
+	return nil
+}
+
+func (l *Ledger) decideCancel(cmd *Cancel, now int64, d *Decision) error {
+	slot, err := l.owned(cmd.Token, cmd.User)
+	if err != nil {
+		return err
+	}
+	record := l.records.at(slot)
+	if record.status == Expired || record.status == Held && l.records.expiresAt(slot) <= now {
+		return ErrReservationExpired
+	}
+	l.fill(&d.Reservation, slot)
+	if record.status.Live() {
+		l.decideEnd(cmd.Token, now, d)
+	}
+	return nil
+}
+
+func (l *Ledger) decideEnd(token Token, now int64, d *Decision) {
+	entry := l.entry(CancelledEntry, now, d)
+	entry.Token = token
+	d.Reservation.Status, d.Reservation.EndedAt, d.Reservation.Seq = Cancelled, entry.At, entry.Seq
+}
+
+func (l *Ledger) decideExpire(now int64, d *Decision) {
+	for slot := range l.due.until(&l.records, now, SweepMax) {
+		l.entry(ExpiredEntry, now, d).Token = l.records.at(slot).token
+	}
+}
+
+func (l *Ledger) decideRevise(cmd *Revise, now int64, d *Decision) error {
+	switch {
+	case l.event.Status == EventCancelled:
+		return ErrEventCancelled
+	case cmd.Version != l.event.Version:
+		return ErrVersionStale
+	}
+	if len(cmd.Details.Tiers) < len(l.tiers) {
+		panic(fmt.Sprintf("ledger: revision of %s to %d tiers of %d", l.event.ID, len(cmd.Details.Tiers), len(l.tiers)))
+	}
+	var fields FieldErrors
+	if cmd.Details.Currency != l.event.Currency {
+		fields.Add("currency", "cannot change: reservations are priced in it")
+		return fields.Err()
+	}
+	for i, count := range l.tiers {
+		if sold := count.held + count.booked; cmd.Details.Tiers[i].Capacity < sold {
+			fields.Add(fmt.Sprintf("tiers[%d].capacity", i), fmt.Sprintf("is below the %d seats held or booked", sold))
+		}
+	}
+	if len(fields) > 0 {
+		return &Error{Code: CodeCapacityBelowSold, Detail: "The capacity is below the seats held or booked.", Fields: fields}
+	}
+	event := *l.event
+	event.EventDetails = cmd.Details
+	l.decideEvent(EventRevisedEntry, &event, now, d)
+	return nil
+}
+
+func (l *Ledger) decidePublish(now int64, d *Decision) error {
+	switch l.event.Status {
+	case EventCancelled:
+		return ErrEventCancelled
+	case EventPublished:
+		d.Event = l.event
+		return nil
+	case EventDraft:
+	}
+	event := *l.event
+	event.Status = EventPublished
+	l.decideEvent(EventPublishedEntry, &event, now, d)
+	return nil
+}
+
+func (l *Ledger) decideCancelEvent(now int64, d *Decision) {
+	if l.event.Status == EventCancelled {
+		d.Event = l.event
+		return
+	}
+	event := *l.event
+	event.Status = EventCancelled
+	l.decideEvent(EventCancelledEntry, &event, now, d)
+	l.cancelLive(now, d)
+}
+
+func (l *Ledger) decideEvent(kind EntryKind, event *Event, now int64, d *Decision) {
+	event.Version++
+	l.entry(kind, now, d).Event = event
+	d.Event = event
+}
+
+func (l *Ledger) decideSweep(now int64, d *Decision) {
+	if l.event.Status == EventCancelled {
+		l.cancelLive(now, d)
+	}
+}
+
+func (l *Ledger) cancelLive(now int64, d *Decision) {
+	left := min(l.live, SweepMax)
+	for slot := range l.records.liveFrom(l.swept) {
+		if left == 0 {
+			return
+		}
+		l.entry(CancelledEntry, now, d).Token = l.records.at(slot).token
+		left--
+	}
+}
+
+// entry appends an entry with the next number.
+func (l *Ledger) entry(kind EntryKind, now int64, d *Decision) *Entry {
+	d.Entries = append(d.Entries, Entry{Kind: kind, Seq: l.seq + 1 + uint64(len(d.Entries)), At: time.UnixMilli(now).UTC()})
+	return &d.Entries[len(d.Entries)-1]
+}
+
+func (l *Ledger) owned(token Token, user UserID) (slot uint32, err error) {
+	slot, found := l.records.find(token)
+	if !found || l.records.at(slot).user != user {
+		return 0, ErrReservationNotFound
+	}
+	return slot, nil
+}
+
+// Post applies an entry. It panics when the entry does not follow from the state: the journal and the ledger disagree.
+func (l *Ledger) Post(e *Entry) {
+	if e.Seq != l.seq+1 {
+		panic(fmt.Sprintf("ledger: event %s: entry %d posted after %d", l.event.ID, e.Seq, l.seq))
+	}
+	l.seq = e.Seq
+	l.at = max(l.at, e.At.UnixMilli())
+	switch e.Kind {
+	case HeldEntry:
+		if _, found := l.records.find(e.Token); found {
+			panic(fmt.Sprintf("ledger: event %s: entry %d holds token %d twice", l.event.ID, e.Seq, e.Token))
+		}
+		l.hold(e.Token, e.User, e.Key, e.Items, e.At.UnixMilli(), e.ExpiresAt.UnixMilli(), e.Seq)
+	case ConfirmedEntry:
+		l.confirm(l.mustFind(e), e.At.UnixMilli(), e.Seq)
+	case CancelledEntry:
+		l.end(l.mustFind(e), Cancelled, e.At.UnixMilli(), e.Seq)
+	case ExpiredEntry:
+		l.end(l.mustFind(e), Expired, e.At.UnixMilli(), e.Seq)
+	case EventCreatedEntry, EventRevisedEntry, EventPublishedEntry, EventCancelledEntry:
+		l.event = e.Event
+		l.resizeTiers()
+	default:
+		panic(fmt.Sprintf("ledger: event %s: entry %d of unknown kind %d", l.event.ID, e.Seq, e.Kind))
+	}
+	l.ended.forget(&l.records, l.at-KeyRetention.Milliseconds())
+}
+
+func (l *Ledger) mustFind(e *Entry) uint32 {
+	slot, found := l.records.find(e.Token)
+	if !found {
+		panic(fmt.Sprintf("ledger: event %s: entry %d (%s) of an unknown reservation", l.event.ID, e.Seq, e.Kind))
+	}
+	return slot
+}
+
+func (l *Ledger) hold(token Token, user UserID, key Key, items Items, createdAt, expiresAt int64, seq uint64) uint32 {
+	for i := range items.Len() {
+		item := items.At(i)
+		tier := &l.tiers[item.Tier]
+		tier.available -= item.Quantity
+		tier.held += item.Quantity
+	}
+	slot := l.records.add(token, user, key, items, createdAt, expiresAt, seq)
+	l.due.push(&l.records, slot)
+	l.live++
+	return slot
+}
+
+func (l *Ledger) confirm(slot uint32, at int64, seq uint64) {
+	record := l.records.at(slot)
+	if record.status != Held {
+		panic(fmt.Sprintf("ledger: event %s: entry %d confirms a reservation that is %s", l.event.ID, seq, record.status))
+	}
+	l.due.remove(&l.records, slot)
+	record.confirm(at, seq)
+	items := l.records.items(slot)
+	for i := range items.Len() {
+		item := items.At(i)
+		tier := &l.tiers[item.Tier]
+		tier.held -= item.Quantity
+		tier.booked += item.Quantity
+	}
+}
+
+func (l *Ledger) end(slot uint32, status ReservationStatus, at int64, seq uint64) {
+	record := l.records.at(slot)
+	if !record.status.Live() {
+		panic(fmt.Sprintf("ledger: event %s: entry %d ends a reservation that is %s", l.event.ID, seq, record.status))
+	}
+	items := l.records.items(slot)
+	for i := range items.Len() {
+		item := items.At(i)
+		tier := &l.tiers[item.Tier]
+		tier.available += item.Quantity
+		if record.status == Held {
+			tier.held -= item.Quantity
+		} else {
+			tier.booked -= item.Quantity
+		}
+	}
+	if record.status == Held {
+		l.due.remove(&l.records, slot)
+	}
+	record.status = status
+	l.ended.add(record, slot, at, seq)
+	l.live--
+	if l.event.Status == EventCancelled && slot == l.swept {
+		l.swept++
+	}
+}
+
+func (l *Ledger) resizeTiers() {
+	for len(l.tiers) < len(l.event.Tiers) {
+		l.tiers = append(l.tiers, tierCount{})
+	}
+	for i := range l.tiers {
+		tier := &l.tiers[i]
+		tier.available += l.event.Tiers[i].Capacity - tier.capacity
+		tier.capacity = l.event.Tiers[i].Capacity
+	}
+}
+
+// fill sets r to a reservation as it is.
+func (l *Ledger) fill(r *Reservation, slot uint32) {
+	l.fillHeld(r, slot)
+	record := l.records.at(slot)
+	r.Status = record.status
+	if record.confirmed() {
+		r.ConfirmedAt, r.Seq = time.UnixMilli(record.confirmedAt()).UTC(), record.confirmedSeq()
+	}
+	if !record.status.Live() {
+		ending := l.ended.of(record)
+		r.EndedAt, r.Seq = time.UnixMilli(ending.at).UTC(), ending.seq
+	}
+}
+
+// fillHeld sets r to a reservation as it was when it was made.
+func (l *Ledger) fillHeld(r *Reservation, slot uint32) {
+	record := l.records.at(slot)
+	*r = Reservation{
+		ID: ReservationID{l.event.ID, record.token}, User: record.user, Status: Held, Items: l.records.items(slot),
+		Currency: l.event.Currency, CreatedAt: time.UnixMilli(record.createdAt).UTC(),
+		ExpiresAt: time.UnixMilli(l.records.expiresAt(slot)).UTC(), Seq: record.createdSeq,
+	}
+}
+
+// Reservation returns a reservation as it is. The ledger knows all live ones, and ended ones for KeyRetention.
+func (l *Ledger) Reservation(token Token) (r Reservation, found bool) {
+	slot, found := l.records.find(token)
+	if found {
+		l.fill(&r, slot)
+	}
+	return r, found
+}
+
+// Event returns the event as it is.
+func (l *Ledger) Event() *Event { return l.event }
+
+// Seq is the number of the last entry.
+func (l *Ledger) Seq() uint64 { return l.seq }
+
+// Live is the number of reservations that occupy seats.
+func (l *Ledger) Live() int { return l.live }
+
+// NextDue is the moment from which Expire, or Sweep on a cancelled event, has something to do; zero: never.
+func (l *Ledger) NextDue() time.Time {
+	if l.event.Status == EventCancelled && l.live > 0 {
+		return time.UnixMilli(l.at).UTC()
+	}
+	if slot, found := l.due.first(); found {
+		return time.UnixMilli(l.records.expiresAt(slot)).UTC()
+	}
+	return time.Time{}
+}
+
+// Check returns an error when available + held + booked == capacity, or a count's sign, does not hold for a tier. It costs O(tiers).
+func (l *Ledger) Check() error {
+	for i := range l.tiers {
+		t := &l.tiers[i]
+		if t.available < 0 || t.held < 0 || t.booked < 0 || t.available+t.held+t.booked != t.capacity {
+			return fmt.Errorf("ledger: event %s tier %s: %d available + %d held + %d booked of %d", l.event.ID, TierID(i),
+				t.available, t.held, t.booked, t.capacity)
+		}
+	}
+	return nil
+}
+
+// Availability returns the seat counts. It reuses the Tiers of a.
+func (l *Ledger) Availability(a *Availability) {
+	*a = Availability{Event: l.event.ID, Seq: l.seq, Tiers: a.Tiers[:0]}
+	for _, t := range l.tiers {
+		a.Add(TierAvailability{Capacity: t.capacity, Held: t.held, Booked: t.booked})
+	}
+}
