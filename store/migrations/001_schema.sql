@@ -41,6 +41,20 @@ create table events (
     tiers           jsonb not null
 );
 create index events_by_start on events (starts_at, event_id);
+create index events_by_organizer on events (organizer, starts_at, event_id);
+
+-- folded is what texts are compared by where case does not matter. The database's own locale may know ASCII only.
+do $$
+begin
+    if exists (select from pg_collation where collname = 'und-x-icu') then
+        create function folded(text) returns text language sql immutable strict parallel safe
+            as 'select lower($1 collate "und-x-icu") collate "C"';
+    else
+        create function folded(text) returns text language sql immutable strict parallel safe
+            as 'select lower($1)';
+    end if;
+end
+$$;
 
 -- The head of an event: who owns it, its last entry and its seat counts. Every batch of entries updates it, and
 -- nothing here but the primary key is indexed, so that the updates stay on the page (HOT).
@@ -132,6 +146,7 @@ create table sessions (
 );
 create index sessions_by_user on sessions (user_id, created_at);
 create index sessions_by_revocation on sessions (revoked_at) where revoked_at is not null;
+create index sessions_by_expiry on sessions (expires_at);
 
 -- First answers to requests with an Idempotency-Key, other than bookings.
 create table answers (
@@ -143,3 +158,9 @@ create table answers (
     created_at  timestamptz not null
 );
 create index answers_by_age on answers (created_at);
+
+-- How far idempotency keys have been cleared: every reservation that ended with an entry up to seq has none any more.
+create table key_sweeps (
+    event_id int8 primary key references events (event_id) on delete cascade,
+    seq      int8 not null
+);

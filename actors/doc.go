@@ -1,0 +1,17 @@
+// Package actors runs the box offices: one Proto.Actor virtual actor for each event that is in use.
+//
+// Problem: reservations of one event must be decided one after the other, without a row lock held across a round trip
+// and without losing or doubling one when a process dies. The event's actor decides them in memory and answers when the
+// journal has committed.
+//
+// Invariants:
+//   - Every answer left after the journal confirmed, later than the request came, that this actor owns the event.
+//   - What an actor has decided and not committed is seen by nobody but later requests of the same actor, whose answers
+//     wait for it.
+//   - An actor lives through one tenure. Any failure to append retires it; the next activation acquires the event anew,
+//     which fences every commit of the tenure before.
+//
+// Failures: a caller whose outcome is not known is told so (errUnresolved) and Engine repeats the request. That is
+// safe because requests are idempotent: a Book by its key, the others by the state of what they change. A Revise is the
+// exception: it is not repeated once it may have been decided.
+package actors

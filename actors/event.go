@@ -1,0 +1,387 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/evently/evently"
+)
+
+// Kind is the name of the event actors' kind in the cluster.
+const Kind = "event"
+
+// Config says how event actors work.
+type Config struct {
+	Journal  evently.Journal
+	Observer evently.Observer // is told every committed state
+	Logger   *slog.Logger
+	Metrics  *Metrics
+
+	// MailboxMax bounds the requests queued at one actor; beyond, they are answered ErrOverloaded. Default 4096. A
+	// raise costs memory and lets requests grow old in the queue.
+	MailboxMax int
+
+	// AcquireMax bounds the events being loaded at one time, each on a database connection. Default 8.
+	AcquireMax int
+
+	// AcquireTimeout bounds one load. Default 30 s.
+	AcquireTimeout time.Duration
+
+	// IdleAfter is how long an actor without requests and without holds stays in memory. Default 5 min.
+	IdleAfter time.Duration
+
+	// Now is the local clock. Actors keep the journal's time; this clock only measures from one answer of the journal to
+	// the next. Default time.Now.
+	Now func() time.Time
+}
+
+// DrainMessage asks an event actor to finish its commits, answer all others "try again", and stop.
+type DrainMessage struct{}
+
+// NewKind returns the props of an event's actor, by the text of its id. The actors of one process share its bounds.
+func NewKind(config Config) func(identity string) *actor.Props {
+	if config.MailboxMax == 0 {
+		config.MailboxMax = 4096
+	}
+	if config.AcquireMax == 0 {
+		config.AcquireMax = 8
+	}
+	if config.AcquireTimeout == 0 {
+		config.AcquireTimeout = 30 * time.Second
+	}
+	if config.IdleAfter == 0 {
+		config.IdleAfter = 5 * time.Minute
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	acquiring := make(chan struct{}, config.AcquireMax)
+	// An actor is never restarted in place: what it knew may be wrong. The next activation loads the truth.
+	stop := actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
+	return func(identity string) *actor.Props {
+		return actor.PropsFromProducer(func() actor.Actor {
+			return &eventActor{config: &config, acquiring: acquiring, identity: identity}
+		}, actor.WithMailbox(newBoundedMailbox(config.MailboxMax, config.Metrics)), actor.WithSupervisor(stop))
+	}
+}
+
+// Messages of an event actor to itself.
+type (
+	acquired struct {
+		tenure *evently.Tenure
+		took   time.Duration
+		err    error
+	}
+	appended struct {
+		now time.Time
+		err error
+	}
+	due      struct{} // something in the ledger is due
+	idle     struct{} // time to see whether the actor is still used
+	lastCall struct{} // all that was queued before the retirement has been answered
+)
+
+// eventActor is the shell of one BoxOffice: it brings messages, time and the journal to it. Its states are loading
+// (office nil), serving, draining and retired.
+type eventActor struct {
+	config    *Config
+	acquiring chan struct{}
+	identity  string
+	event     evently.EventID
+	log       *slog.Logger
+	cancel    context.CancelFunc // ends the load
+
+	office   *BoxOffice[*call]
+	early    []*call // came while loading
+	draining bool
+	retired  error         // what callers are told since the actor serves no more; nil: it serves
+	used     bool          // a request came since the last idle message
+	ahead    time.Duration // the journal's clock minus the local one
+	nextDue  time.Time
+	dueTimer *time.Timer
+	idleTick *time.Timer
+}
+
+// Receive handles one message.
+func (a *eventActor) Receive(ctx actor.Context) {
+	switch message := ctx.Message().(type) {
+	case *call:
+		a.request(ctx, message)
+	case *appended:
+		a.appended(ctx, message)
+	case *actor.Started:
+		a.start(ctx)
+	case *acquired:
+		a.acquired(ctx, message)
+	case due:
+		a.tick(ctx)
+	case idle:
+		a.idle(ctx)
+	case *DrainMessage:
+		a.draining = true
+		a.finishDrain(ctx)
+	case lastCall:
+		ctx.Stop(ctx.Self())
+	case *actor.Stopping:
+		a.close()
+	}
+}
+
+func (a *eventActor) start(ctx actor.Context) {
+	a.log = a.config.Logger.With("event", a.identity)
+	event, err := evently.ParseEventID(a.identity)
+	if err != nil {
+		a.fail(ctx, "not_an_event", evently.ErrEventNotFound)
+		return
+	}
+	a.event = event
+	a.load(ctx)
+}
+
+// load acquires the event on a goroutine of its own, which ends with the actor.
+func (a *eventActor) load(ctx actor.Context) {
+	root, self, config, event := ctx.ActorSystem().Root, ctx.Self(), a.config, a.event
+	background, cancel := context.WithTimeout(context.Background(), config.AcquireTimeout)
+	a.cancel = cancel
+	go func() {
+		defer cancel()
+		result := &acquired{err: evently.ErrUnavailable}
+		select {
+		case a.acquiring <- struct{}{}:
+			began := config.Now()
+			result.tenure, result.err = config.Journal.Acquire(background, event)
+			result.took = config.Now().Sub(began)
+			<-a.acquiring
+		case <-background.Done():
+		}
+		root.Send(self, result)
+	}()
+}
+
+func (a *eventActor) acquired(ctx actor.Context, result *acquired) {
+	if a.retired != nil {
+		return
+	}
+	if result.err != nil {
+		known := errors.Is(result.err, evently.ErrEventNotFound)
+		if known {
+			a.config.Metrics.activations.WithLabelValues("not_found").Inc()
+		} else {
+			a.config.Metrics.activations.WithLabelValues("failed").Inc()
+			a.log.Error("acquire event", "error", result.err)
+			result.err = errMoved
+		}
+		a.fail(ctx, "not_acquired", result.err)
+		return
+	}
+	a.config.Metrics.activations.WithLabelValues("ok").Inc()
+	a.config.Metrics.activation.Observe(result.took.Seconds())
+	a.config.Metrics.active.Inc()
+	a.log.Debug("serving", "epoch", result.tenure.Epoch, "seq", result.tenure.Ledger.Seq(), "live", result.tenure.Ledger.Live(),
+		"took", result.took)
+	a.office = NewBoxOffice[*call](result.tenure)
+	a.ahead = result.tenure.Now.Sub(a.config.Now())
+	a.idleTick = a.after(ctx, a.config.IdleAfter, idle{})
+	early := a.early
+	a.early = nil
+	for _, c := range early {
+		a.config.Metrics.waiting.Dec()
+		a.request(ctx, c)
+	}
+	a.tick(ctx)
+	if a.draining {
+		a.finishDrain(ctx)
+	}
+}
+
+func (a *eventActor) request(ctx actor.Context, c *call) {
+	switch {
+	case a.retired != nil:
+		c.finish(evently.Reply{}, a.retired)
+		return
+	case a.draining:
+		c.finish(evently.Reply{}, errMoved)
+		return
+	case a.office == nil:
+		if len(a.early) >= a.config.MailboxMax {
+			a.refuse(c)
+			return
+		}
+		a.config.Metrics.waiting.Inc()
+		a.early = append(a.early, c)
+		return
+	}
+	a.used = true
+	if !a.office.Step(c, c.request, a.now()) {
+		a.refuse(c)
+		return
+	}
+	a.config.Metrics.waiting.Inc()
+	a.flush(ctx)
+}
+
+func (a *eventActor) refuse(c *call) {
+	a.config.Metrics.overloaded.Inc()
+	c.finish(evently.Reply{}, evently.ErrOverloaded)
+}
+
+// flush gives the journal the next batch, if it is time for one.
+func (a *eventActor) flush(ctx actor.Context) {
+	batch := a.office.Flush()
+	if batch == nil {
+		return
+	}
+	root, self := ctx.ActorSystem().Root, ctx.Self()
+	batch.Done = func(now time.Time, err error) { root.Send(self, &appended{now, err}) }
+	if err := a.config.Journal.Append(batch); err != nil {
+		a.appended(ctx, &appended{err: err})
+	}
+}
+
+func (a *eventActor) appended(ctx actor.Context, result *appended) {
+	if a.retired != nil {
+		return
+	}
+	if result.err != nil {
+		a.appendFailed(ctx, result.err)
+		return
+	}
+	a.setClock(result.now)
+	answers, state := a.office.Committed(result.now)
+	a.config.Observer.Committed(state)
+	a.config.Metrics.waiting.Sub(float64(len(answers)))
+	for i := range answers {
+		answers[i].Caller.finish(answers[i].Reply, answers[i].Err)
+	}
+	clear(answers)
+	a.tick(ctx)
+	if a.draining {
+		a.finishDrain(ctx)
+	}
+}
+
+func (a *eventActor) appendFailed(ctx actor.Context, err error) {
+	switch {
+	case errors.Is(err, evently.ErrOverloaded):
+		a.fail(ctx, "overloaded", evently.ErrOverloaded)
+	case errors.Is(err, evently.ErrFenced):
+		a.log.Info("superseded by another owner")
+		a.fail(ctx, "fenced", errUnresolved)
+	case errors.Is(err, evently.ErrNotWritten):
+		a.log.Warn("batch not written", "error", err)
+		a.fail(ctx, "not_written", errUnresolved)
+	default:
+		a.log.Warn("outcome of a batch unknown", "error", err)
+		a.fail(ctx, "outcome_unknown", errUnresolved)
+	}
+}
+
+// tick ends what is due, flushes, and sets the timer for what is due next.
+func (a *eventActor) tick(ctx actor.Context) {
+	if a.office == nil || a.retired != nil {
+		return
+	}
+	now := a.now()
+	a.office.Tick(now)
+	a.flush(ctx)
+	if a.retired != nil {
+		return
+	}
+	next := a.office.NextDue()
+	if next.Equal(a.nextDue) && next.After(now) {
+		return
+	}
+	a.nextDue = next
+	if a.dueTimer != nil {
+		a.dueTimer.Stop()
+		a.dueTimer = nil
+	}
+	// What is due already goes on with the commit that is under way.
+	if next.After(now) {
+		a.dueTimer = a.after(ctx, next.Sub(now), due{})
+	}
+}
+
+// idle passivates the actor when it was not used for a while and holds nothing that will expire.
+func (a *eventActor) idle(ctx actor.Context) {
+	if a.retired != nil || a.office == nil {
+		return
+	}
+	if !a.used && a.office.Idle() && a.office.NextDue().IsZero() {
+		a.fail(ctx, "idle", errMoved)
+		return
+	}
+	a.used = false
+	a.idleTick = a.after(ctx, a.config.IdleAfter, idle{})
+}
+
+func (a *eventActor) finishDrain(ctx actor.Context) {
+	if a.retired == nil && (a.office == nil || a.office.Idle()) {
+		a.fail(ctx, "drained", errMoved)
+	}
+}
+
+// fail retires the actor: every caller that waits gets err, and the actor stops after it has told the same to those
+// whose calls are queued. Messages behind a Stop would vanish without an answer.
+func (a *eventActor) fail(ctx actor.Context, reason string, err error) {
+	a.config.Metrics.retirements.WithLabelValues(reason).Inc()
+	a.retire(err)
+	ctx.Send(ctx.Self(), lastCall{})
+}
+
+func (a *eventActor) retire(err error) {
+	if a.retired != nil {
+		return
+	}
+	a.retired = err
+	if errors.Is(err, errUnresolved) {
+		a.retired = errMoved // what comes now is not decided
+	}
+	if a.cancel != nil {
+		a.cancel()
+	}
+	callers := a.early
+	if a.office != nil {
+		a.config.Metrics.active.Dec()
+		callers = a.office.Retire()
+	}
+	a.config.Metrics.waiting.Sub(float64(len(callers)))
+	for _, c := range callers {
+		c.finish(evently.Reply{}, err)
+	}
+	a.office, a.early = nil, nil
+	for _, timer := range []*time.Timer{a.dueTimer, a.idleTick} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+}
+
+// close runs when the actor stops, also after a panic.
+func (a *eventActor) close() {
+	if a.retired == nil {
+		a.config.Metrics.retirements.WithLabelValues("stopped").Inc()
+		a.retire(errUnresolved)
+	}
+}
+
+// now is the journal's time. The local clock measures from the journal's last word to now.
+func (a *eventActor) now() time.Time { return a.config.Now().Add(a.ahead) }
+
+// setClock follows a step of either clock. Small differences are the way of the answer and not worth following.
+func (a *eventActor) setClock(journal time.Time) {
+	if off := journal.Sub(a.now()); off.Abs() > 250*time.Millisecond {
+		a.log.Warn("clock differs from the database's", "by", fmt.Sprint(off))
+		a.ahead += off
+	}
+}
+
+func (a *eventActor) after(ctx actor.Context, d time.Duration, message any) *time.Timer {
+	root, self := ctx.ActorSystem().Root, ctx.Self()
+	return time.AfterFunc(d, func() { root.Send(self, message) })
+}

@@ -1,0 +1,76 @@
+package actors
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/evently/evently"
+)
+
+// DueIndex lists events in which something has been due for longer than late. An actor that serves does what is due by
+// itself, so these are served by nobody: their node has died, or was stopped.
+type DueIndex interface {
+	Due(ctx context.Context, late time.Duration, limit int) ([]evently.EventID, error)
+}
+
+// Bounds of a sweep.
+const (
+	sweepLate     = 500 * time.Millisecond
+	sweepMax      = 1000
+	sweepParallel = 4
+)
+
+// Sweeper wakes events in which holds are due and nobody is there to expire them. Several nodes may sweep: to wake an
+// event that serves does no harm.
+type Sweeper struct {
+	Engine evently.Engine
+	Index  DueIndex
+	Logger *slog.Logger
+
+	// Every is the time between two sweeps. It bounds how late holds expire after a crash, apart from the time to load
+	// their event. Each sweep reads all heads. Default 1 s.
+	Every time.Duration
+}
+
+// Run sweeps at once and then again and again until ctx ends.
+func (s *Sweeper) Run(ctx context.Context) {
+	every := s.Every
+	if every == 0 {
+		every = time.Second
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+			s.Logger.Warn("sweep of due events", "error", err)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Sweeper) sweep(ctx context.Context) error {
+	events, err := s.Index.Due(ctx, sweepLate, sweepMax)
+	if err != nil {
+		return err
+	}
+	var group sync.WaitGroup
+	places := make(chan struct{}, sweepParallel)
+	for _, event := range events {
+		places <- struct{}{}
+		group.Go(func() {
+			defer func() { <-places }()
+			// The actor that this wakes expires what is due before it decides anything.
+			if _, err := s.Engine.Do(ctx, &evently.Request{Event: event, Command: &evently.Expire{}}); err != nil && ctx.Err() == nil {
+				s.Logger.Warn("wake event", "event", event.String(), "error", err)
+			}
+		})
+	}
+	group.Wait()
+	return nil
+}

@@ -1,0 +1,666 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evently/evently"
+	"github.com/evently/evently/store/embedded"
+	"github.com/evently/evently/store/pgtest"
+)
+
+// bench is a journal on a fresh database.
+type bench struct {
+	*testing.T
+	pool    *pgxpool.Pool
+	journal *Journal
+	events  *Catalogue
+}
+
+func newBench(t *testing.T, config JournalConfig) *bench {
+	t.Helper()
+	pool, err := Open(t.Context(), pgtest.Database(t), PoolOptions{MaxConns: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return benchOn(t, pool, config)
+}
+
+func benchOn(t *testing.T, pool *pgxpool.Pool, config JournalConfig) *bench {
+	t.Helper()
+	config.Logger = slog.New(slog.DiscardHandler)
+	config.Metrics = NewMetrics(prometheus.NewRegistry())
+	journal := OpenJournal(pool, config)
+	t.Cleanup(journal.Close)
+	return &bench{t, pool, journal, NewCatalogue(pool)}
+}
+
+// event stores a published event with tiers of these capacities.
+func (b *bench) event(capacities ...int) evently.EventID {
+	b.Helper()
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	event := &evently.Event{
+		ID: evently.EventID(mathrand.Uint64() | 1), Organizer: 1, Status: evently.EventPublished, Version: 1, CreatedAt: now,
+		EventDetails: evently.EventDetails{
+			Name: "Concert", Timezone: "Europe/Berlin", Currency: "EUR", StartsAt: now.Add(24 * time.Hour), EndsAt: now.Add(26 * time.Hour),
+			HoldTTL: time.Minute, MaxPerBooking: 10,
+		},
+	}
+	for i, capacity := range capacities {
+		event.Tiers = append(event.Tiers, evently.Tier{Name: fmt.Sprint("tier ", i), Capacity: capacity, BasePriceMinor: 1000, PriceMinor: 1200})
+	}
+	if _, err := b.events.CreateEvent(b.Context(), event, 1, "create"); err != nil {
+		b.Fatal(err)
+	}
+	return event.ID
+}
+
+// owner is a minimal box office: it decides on its ledger and appends.
+type owner struct {
+	*bench
+	*evently.Tenure
+	batch    evently.Batch
+	decision evently.Decision
+}
+
+func (b *bench) acquire(event evently.EventID) *owner {
+	b.Helper()
+	tenure, err := b.journal.Acquire(b.Context(), event)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &owner{bench: b, Tenure: tenure}
+}
+
+// decide posts what a command changes and gathers its entries.
+func (o *owner) decide(command evently.Command, at time.Time) evently.Reservation {
+	o.Helper()
+	if err := o.Ledger.Decide(command, at, &o.decision); err != nil {
+		o.Fatalf("%T: %v", command, err)
+	}
+	for i := range o.decision.Entries {
+		entry := &o.decision.Entries[i]
+		entry.Who, entry.RequestID = 7, "request"
+		o.Ledger.Post(entry)
+		o.batch.Entries = append(o.batch.Entries, *entry)
+	}
+	return o.decision.Reservation
+}
+
+func (o *owner) book(items ...evently.Item) evently.Reservation {
+	o.Helper()
+	asked, err := evently.NewItems(items...)
+	if err != nil {
+		o.Fatal(err)
+	}
+	token := evently.Token(mathrand.Uint64() | 1)
+	return o.decide(&evently.Book{User: 7, Key: evently.Key{Hi: uint64(token), Lo: 1}, Items: asked, Token: token}, o.Now)
+}
+
+// take returns the gathered entries as a batch whose outcome arrives on a channel.
+func (o *owner) take() (*evently.Batch, <-chan error) {
+	outcome := make(chan error, 1)
+	batch := o.batch
+	o.batch = evently.Batch{}
+	batch.Event, batch.Epoch, batch.Owner = o.Ledger.Event().ID, o.Epoch, o.Owner
+	batch.PrevSeq = o.Ledger.Seq() - uint64(len(batch.Entries))
+	var sums evently.Availability
+	o.Ledger.Availability(&sums)
+	batch.Tiers, batch.NextDue = sums.Tiers, o.Ledger.NextDue()
+	batch.Done = func(_ time.Time, err error) { outcome <- err }
+	return &batch, outcome
+}
+
+func (o *owner) flush() error {
+	o.Helper()
+	batch, outcome := o.take()
+	if err := o.journal.Append(batch); err != nil {
+		return err
+	}
+	return o.outcome(outcome)
+}
+
+func (b *bench) outcome(outcome <-chan error) error {
+	b.Helper()
+	select {
+	case err := <-outcome:
+		return err
+	case <-time.After(30 * time.Second):
+		b.Fatal("no outcome after 30 s")
+		return nil
+	}
+}
+
+func (o *owner) mustFlush() {
+	o.Helper()
+	if err := o.flush(); err != nil {
+		o.Fatal(err)
+	}
+}
+
+// verify expects the journal and the rows to agree.
+func (b *bench) verify() {
+	b.Helper()
+	if differences := b.differences(); len(differences) > 0 {
+		b.Errorf("differences: %v", differences)
+	}
+}
+
+func (b *bench) differences() (list []string) {
+	b.Helper()
+	if _, err := Verify(b.Context(), b.pool, func(d Difference) { list = append(list, fmt.Sprintf("%+v", d)) }); err != nil {
+		b.Fatal(err)
+	}
+	return list
+}
+
+func (b *bench) count(sql string, args ...any) (n int) {
+	b.Helper()
+	if err := b.pool.QueryRow(b.Context(), sql, args...).Scan(&n); err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+func TestJournal_UnknownEventIsNotFound(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	if _, err := b.journal.Acquire(t.Context(), 42); !errors.Is(err, evently.ErrEventNotFound) {
+		t.Fatalf("got %v, want %v", err, evently.ErrEventNotFound)
+	}
+}
+
+func TestJournal_LoadedLedgerEqualsTheOneThatWrote(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	o := b.acquire(b.event(50, 20))
+	one, two := evently.Item{Tier: 0, Quantity: 2}, evently.Item{Tier: 1, Quantity: 1}
+
+	// All in one batch, so that rows that change several times are folded, and then again over several.
+	var tokens []evently.Token
+	for range 2 {
+		held := o.book(one)
+		confirmed := o.book(one, two)
+		o.decide(&evently.Confirm{User: 7, Token: confirmed.ID.Token}, o.Now.Add(time.Second))
+		cancelled := o.book(two)
+		o.decide(&evently.Confirm{User: 7, Token: cancelled.ID.Token}, o.Now.Add(time.Second))
+		o.decide(&evently.Cancel{User: 7, Token: cancelled.ID.Token}, o.Now.Add(2*time.Second))
+		released := o.book(one)
+		o.decide(&evently.Release{User: 7, Token: released.ID.Token}, o.Now.Add(2*time.Second))
+		o.mustFlush()
+		tokens = append(tokens, held.ID.Token, confirmed.ID.Token, cancelled.ID.Token, released.ID.Token)
+	}
+	late := o.book(one)
+	o.mustFlush()
+	o.decide(&evently.Confirm{User: 7, Token: late.ID.Token}, o.Now.Add(3*time.Second))
+	o.mustFlush()
+	o.decide(&evently.Expire{}, o.Now.Add(2*time.Minute))
+	o.mustFlush()
+	tokens = append(tokens, late.ID.Token)
+	details := o.Ledger.Event().EventDetails
+	details.Name = "Concert, again"
+	details.SalesStartAt = o.Now.Truncate(time.Millisecond)
+	o.decide(&evently.Revise{Version: 1, Details: details}, o.Now)
+	o.mustFlush()
+
+	again := b.acquire(o.Ledger.Event().ID)
+	if again.Epoch != o.Epoch+1 || again.Owner == o.Owner {
+		t.Errorf("epoch %d owner %x after epoch %d owner %x", again.Epoch, again.Owner, o.Epoch, o.Owner)
+	}
+	if diff := cmp.Diff(o.Ledger.Event(), again.Ledger.Event()); diff != "" {
+		t.Errorf("event (-wrote +loaded):\n%s", diff)
+	}
+	if o.Ledger.Seq() != again.Ledger.Seq() || !o.Ledger.NextDue().Equal(again.Ledger.NextDue()) || o.Ledger.Live() != again.Ledger.Live() {
+		t.Errorf("wrote seq %d due %v live %d, loaded seq %d due %v live %d", o.Ledger.Seq(), o.Ledger.NextDue(), o.Ledger.Live(),
+			again.Ledger.Seq(), again.Ledger.NextDue(), again.Ledger.Live())
+	}
+	exported := cmp.AllowUnexported(evently.Items{}, evently.Availability{})
+	for _, token := range tokens {
+		wrote, _ := o.Ledger.Reservation(token)
+		loaded, found := again.Ledger.Reservation(token)
+		if diff := cmp.Diff(wrote, loaded, exported); !found || diff != "" {
+			t.Errorf("reservation %s found=%v (-wrote +loaded):\n%s", wrote.ID, found, diff)
+		}
+	}
+	var wrote, loaded evently.Availability
+	o.Ledger.Availability(&wrote)
+	again.Ledger.Availability(&loaded)
+	if diff := cmp.Diff(wrote, loaded, exported); diff != "" {
+		t.Errorf("availability (-wrote +loaded):\n%s", diff)
+	}
+	b.verify()
+}
+
+func TestJournal_SupersededOwnerWritesNothing(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	old := b.acquire(b.event(10))
+	fresh := b.acquire(old.Ledger.Event().ID)
+	old.book(evently.Item{Quantity: 1})
+	if err := old.flush(); !errors.Is(err, evently.ErrFenced) {
+		t.Fatalf("write: got %v, want %v", err, evently.ErrFenced)
+	}
+	if n := b.count("select count(*) from reservations"); n != 0 {
+		t.Errorf("%d reservations written by a superseded owner", n)
+	}
+	if err := b.acquireless(old).flush(); !errors.Is(err, evently.ErrFenced) {
+		t.Errorf("fence read: got %v, want %v", err, evently.ErrFenced)
+	}
+	if err := fresh.flush(); err != nil {
+		t.Errorf("fence read of the owner: %v", err)
+	}
+	fresh.book(evently.Item{Quantity: 1})
+	fresh.mustFlush()
+	b.verify()
+}
+
+// acquireless returns an owner with the tenure of another and nothing to write.
+func (b *bench) acquireless(o *owner) *owner { return &owner{bench: b, Tenure: o.Tenure} }
+
+// One transaction of many events, of which one is fenced and one is damaged: the others are written.
+func TestJournal_OnlyTheFencedAndTheDamagedDropOut(t *testing.T) {
+	b := newBench(t, JournalConfig{Writers: 1})
+	release := b.stall()
+	var outcomes []<-chan error
+	for i := range 10 {
+		o := b.acquire(b.event(5))
+		o.book(evently.Item{Quantity: 1})
+		if i == 3 {
+			b.acquire(o.Ledger.Event().ID)
+		}
+		batch, outcome := o.take()
+		if i == 6 {
+			batch.Tiers = []evently.TierAvailability{{Capacity: 5, Held: 6}}
+		}
+		if err := b.journal.Append(batch); err != nil {
+			t.Fatal(err)
+		}
+		outcomes = append(outcomes, outcome)
+	}
+	release()
+	for i, outcome := range outcomes {
+		want := map[int]error{3: evently.ErrFenced, 6: evently.ErrNotWritten}[i]
+		if err := b.outcome(outcome); !errors.Is(err, want) {
+			t.Errorf("event %d: got %v, want %v", i, err, want)
+		}
+	}
+	if n := b.count("select count(*) from reservations"); n != 9 {
+		t.Errorf("%d reservations, want 8 and the one of the stall", n)
+	}
+	b.verify()
+}
+
+// stall occupies the only writer with a batch that waits for a row lock, so that the batches that follow gather.
+func (b *bench) stall() (release func()) {
+	b.Helper()
+	o := b.acquire(b.event(1))
+	tx := b.begin("select from event_heads where event_id = $1 for update", int64(o.Ledger.Event().ID))
+	o.book(evently.Item{Quantity: 1})
+	batch, outcome := o.take()
+	if err := b.journal.Append(batch); err != nil {
+		b.Fatal(err)
+	}
+	b.waitFor("a writer that waits for a lock", "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()")
+	return func() {
+		if err := tx.Rollback(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		if err := b.outcome(outcome); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// waitFor polls the database until a count is above zero.
+func (b *bench) waitFor(what, sql string) {
+	b.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for b.count(sql) == 0 {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			b.Fatalf("no %s after 30 s", what)
+		}
+	}
+}
+
+func TestJournal_StorageRefusesWhatALedgerMustNotDo(t *testing.T) {
+	for name, damage := range map[string]func(o *owner, batch *evently.Batch){
+		"one key twice": func(o *owner, batch *evently.Batch) {
+			again := batch.Entries[0]
+			again.Seq++
+			again.Token++
+			batch.Entries = append(batch.Entries, again)
+		},
+		"one token twice": func(o *owner, batch *evently.Batch) {
+			again := batch.Entries[0]
+			again.Seq++
+			again.Key.Lo++
+			batch.Entries = append(batch.Entries, again)
+		},
+		"held more than capacity": func(o *owner, batch *evently.Batch) { batch.Tiers[0].Held = 11 },
+		"change of a reservation that is not there": func(o *owner, batch *evently.Batch) {
+			batch.Entries = append(batch.Entries, evently.Entry{Kind: evently.ConfirmedEntry, Seq: batch.Entries[0].Seq + 1, At: o.Now, Token: 99})
+		},
+		"change of a reservation that has ended": func(o *owner, batch *evently.Batch) {
+			batch.Entries = append(batch.Entries, evently.Entry{Kind: evently.CancelledEntry, Seq: batch.Entries[0].Seq + 1, At: o.Now, Token: 5})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, JournalConfig{})
+			o := b.acquire(b.event(10))
+			o.decide(&evently.Book{User: 7, Key: evently.Key{Hi: 5}, Items: evently.OneItem(evently.Item{Quantity: 1}), Token: 5}, o.Now)
+			o.mustFlush()
+			o.decide(&evently.Release{User: 7, Token: 5}, o.Now)
+			o.mustFlush()
+			o.book(evently.Item{Quantity: 1})
+			batch, outcome := o.take()
+			damage(o, batch)
+			if err := b.journal.Append(batch); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.outcome(outcome); !errors.Is(err, evently.ErrNotWritten) {
+				t.Errorf("got %v, want %v", err, evently.ErrNotWritten)
+			}
+			if n := b.count("select count(*) from reservations"); n != 1 {
+				t.Errorf("%d reservations, want 1", n)
+			}
+			b.verify()
+		})
+	}
+}
+
+func TestJournal_FullQueueIsOverloaded(t *testing.T) {
+	b := newBench(t, JournalConfig{Writers: 1, QueueMax: 1})
+	release := b.stall()
+	first, second := b.acquire(b.event(1)), b.acquire(b.event(1))
+	first.book(evently.Item{Quantity: 1})
+	second.book(evently.Item{Quantity: 1})
+	batch, outcome := first.take()
+	if err := b.journal.Append(batch); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.flush(); !errors.Is(err, evently.ErrOverloaded) {
+		t.Errorf("got %v, want %v", err, evently.ErrOverloaded)
+	}
+	release()
+	if err := b.outcome(outcome); err != nil {
+		t.Error(err)
+	}
+}
+
+// The connection breaks after the statement was sent and before its answer is read, once with the commit done and once
+// with the commit still to come. In both cases Acquire settles it for good.
+func TestJournal_UnknownOutcomeIsSettledByAcquire(t *testing.T) {
+	t.Run("committed", func(t *testing.T) {
+		cut := new(atomic.Bool)
+		b := benchOn(t, openThrough(t, cut), JournalConfig{})
+		o := b.acquire(b.event(10))
+		o.book(evently.Item{Quantity: 1})
+		o.mustFlush() // the writer has its connection
+		held := o.book(evently.Item{Quantity: 1})
+		cut.Store(true)
+		if err := o.flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
+			t.Fatalf("got %v, want %v", err, evently.ErrOutcomeUnknown)
+		}
+		cut.Store(false)
+		again := b.acquire(o.Ledger.Event().ID)
+		if _, found := again.Ledger.Reservation(held.ID.Token); !found || again.Ledger.Seq() != o.Ledger.Seq() {
+			t.Errorf("found=%v seq %d, want the committed reservation at seq %d", found, again.Ledger.Seq(), o.Ledger.Seq())
+		}
+		b.verify()
+	})
+	// The backend of the broken connection holds the head's lock and goes on once it can: Acquire waits for its end.
+	t.Run("commits late", func(t *testing.T) {
+		b, o, held := newAbandoned(t)
+		tx := b.begin(`insert into reservations select event_id, $1, user_id, status, tier, quantity, unit_price, more, created_at,
+			expires_at, confirmed_at, ended_at, created_seq, confirmed_seq, seq, null from reservations`, int64(held.ID.Token))
+		if err := o.flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
+			t.Fatalf("got %v, want %v", err, evently.ErrOutcomeUnknown)
+		}
+		acquired := make(chan *evently.Tenure, 1)
+		go func() {
+			tenure, err := b.journal.Acquire(context.WithoutCancel(t.Context()), o.Ledger.Event().ID)
+			if err != nil {
+				t.Error(err)
+			}
+			acquired <- tenure
+		}()
+		b.waitFor("Acquire that waits", "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%epoch = epoch + 1%'")
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if tenure := <-acquired; tenure == nil || tenure.Ledger.Live() != 2 || b.count("select count(*) from reservations") != 2 {
+			t.Errorf("acquired %+v, want the reservation that was committed late", tenure)
+		}
+		b.verify()
+	})
+	// The backend of the broken connection has not come to the head yet: Acquire fences it.
+	t.Run("comes too late", func(t *testing.T) {
+		b, o, _ := newAbandoned(t)
+		tx := b.begin("lock table journal in exclusive mode")
+		if err := o.flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
+			t.Fatalf("got %v, want %v", err, evently.ErrOutcomeUnknown)
+		}
+		again := b.acquire(o.Ledger.Event().ID)
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		again.mustFlush()
+		if again.Ledger.Live() != 1 || b.count("select count(*) from reservations") != 1 {
+			t.Errorf("%d live, want the first reservation alone", again.Ledger.Live())
+		}
+		b.verify()
+	})
+}
+
+// newAbandoned returns an owner whose writer gives up soon, with one reservation stored and one decided.
+func newAbandoned(t *testing.T) (*bench, *owner, evently.Reservation) {
+	t.Helper()
+	b := newBench(t, JournalConfig{Writers: 1, Timeout: 300 * time.Millisecond})
+	o := b.acquire(b.event(10))
+	o.book(evently.Item{Quantity: 1})
+	o.mustFlush() // the writer has its connection
+	return b, o, o.book(evently.Item{Quantity: 1})
+}
+
+// begin opens a transaction with a statement; it is rolled back at the latest when the test ends.
+func (b *bench) begin(sql string, args ...any) pgx.Tx {
+	b.Helper()
+	tx, err := b.pool.Begin(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	if _, err := tx.Exec(b.Context(), sql, args...); err != nil {
+		b.Fatal(err)
+	}
+	return tx
+}
+
+// openThrough opens a pool on a fresh database whose connections read nothing, but the end, while cut is set.
+func openThrough(t *testing.T, cut *atomic.Bool) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial := config.ConnConfig.DialFunc
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		return &cuttable{Conn: conn, cut: cut}, err
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// cuttable is a connection that loses the server's answers. It waits for an answer before it loses it, so that the
+// server has done what it was asked.
+type cuttable struct {
+	net.Conn
+	cut *atomic.Bool
+}
+
+func (c *cuttable) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.cut.Load() && err == nil {
+		return 0, errors.Join(errors.New("cut"), c.Conn.Close())
+	}
+	return n, err
+}
+
+// Two owners sell the last seat, each unaware of the other. The epoch decides. Without the fence, and without the journal's
+// primary key, which is a second one, both succeed and the event is oversold: so this test can fail.
+func TestFence_WithoutItAnEventIsOversold(t *testing.T) {
+	for _, fenced := range []bool{true, false} {
+		t.Run(fmt.Sprintf("fenced=%v", fenced), func(t *testing.T) {
+			b := newBench(t, JournalConfig{Writers: 1})
+			if _, err := b.pool.Exec(t.Context(), "alter table journal drop constraint journal_pkey"); err != nil {
+				t.Fatal(err)
+			}
+			if !fenced {
+				const fence = " and h.epoch = b.epoch and h.owner = b.owner and h.seq = b.prev_seq"
+				b.journal.writers[0].statements[appendStatement] = strings.NewReplacer(
+					fence, "",
+					"join head h on h.event_id = e.event_id and h.epoch = e.epoch", "join head h on h.event_id = e.event_id",
+					"select event_id, epoch, (extract", "select event_id, (select max(epoch) from batch) as epoch, (extract",
+				).Replace(appendSQL)
+				if !strings.Contains(appendSQL, fence) {
+					t.Fatal("the fence is not where this test looks for it")
+				}
+			}
+			old := b.acquire(b.event(1))
+			fresh := b.acquire(old.Ledger.Event().ID)
+			old.book(evently.Item{Quantity: 1})
+			fresh.book(evently.Item{Quantity: 1})
+			oldErr, freshErr := old.flush(), fresh.flush()
+			sold := b.count("select count(*) from reservations")
+			if fenced && (sold != 1 || !errors.Is(oldErr, evently.ErrFenced) || freshErr != nil) {
+				t.Errorf("sold %d of 1; old owner: %v, fresh owner: %v", sold, oldErr, freshErr)
+			}
+			if !fenced && (sold != 2 || oldErr != nil || freshErr != nil || len(b.differences()) == 0) {
+				t.Errorf("removed the fence and saw no damage: sold %d of 1; old owner: %v, fresh owner: %v", sold, oldErr, freshErr)
+			}
+		})
+	}
+}
+
+// Postgres goes away and comes back: what was acknowledged is there, what comes meanwhile is refused, and the journal
+// works again by itself.
+func TestJournal_OutlivesARestartOfPostgres(t *testing.T) {
+	server := pgtest.Private(t)
+	if err := Migrate(t.Context(), server.DSN(), slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := Open(t.Context(), server.DSN(), PoolOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	b := benchOn(t, pool, JournalConfig{})
+	o := b.acquire(b.event(10))
+	kept := o.book(evently.Item{Quantity: 1})
+	o.mustFlush()
+	if err := server.Restart(t.Context(), embedded.Immediate); err != nil {
+		t.Fatal(err)
+	}
+	o.book(evently.Item{Quantity: 1})
+	if err := o.flush(); !errors.Is(err, evently.ErrOutcomeUnknown) && !errors.Is(err, evently.ErrNotWritten) {
+		t.Errorf("append on a connection that the restart broke: %v", err)
+	}
+	// The pool's idle connections are broken as well; each costs one try.
+	for tries := 0; ; tries++ {
+		tenure, err := b.journal.Acquire(t.Context(), o.Ledger.Event().ID)
+		if err == nil {
+			o = &owner{bench: b, Tenure: tenure}
+			break
+		}
+		if !errors.Is(err, evently.ErrUnavailable) || tries > int(pool.Config().MaxConns) {
+			t.Fatalf("acquire after the restart, try %d: %v", tries, err)
+		}
+	}
+	again := o
+	if _, found := again.Ledger.Reservation(kept.ID.Token); !found || again.Ledger.Live() != 1 {
+		t.Errorf("found=%v live=%d, want the acknowledged reservation alone", found, again.Ledger.Live())
+	}
+	again.book(evently.Item{Quantity: 1})
+	again.mustFlush()
+	b.verify()
+}
+
+// Many owners of many events append at once; every batch that is acknowledged is stored.
+func TestJournal_GroupCommitOfManyEvents(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	const events, rounds = 40, 10
+	var owners []*owner
+	for range events {
+		owners = append(owners, b.acquire(b.event(1000)))
+	}
+	var group sync.WaitGroup
+	for _, o := range owners {
+		group.Go(func() {
+			for range rounds {
+				o.book(evently.Item{Quantity: 1})
+				o.book(evently.Item{Quantity: 2})
+				if err := o.flush(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if n := b.count("select count(*) from reservations"); n != 2*events*rounds {
+		t.Errorf("%d reservations, want %d", n, 2*events*rounds)
+	}
+	b.verify()
+}
+
+func TestJournal_DueListsWhatNobodyServes(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	o := b.acquire(b.event(10))
+	o.book(evently.Item{Quantity: 1})
+	o.mustFlush()
+	if _, err := b.pool.Exec(t.Context(), "update event_heads set next_due = next_due - interval '2 min'"); err != nil {
+		t.Fatal(err)
+	}
+	b.acquire(b.event(10)).mustFlush()
+	got, err := b.journal.Due(t.Context(), time.Second, 10)
+	if err != nil || len(got) != 1 || got[0] != o.Ledger.Event().ID {
+		t.Errorf("got %v %v, want event %v", got, err, o.Ledger.Event().ID)
+	}
+}
+
+// A key whose time is over must not make its event refuse everything, even if the job that clears keys stands still.
+func TestJournal_AcquireClearsOverdueKeys(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	o := b.acquire(b.event(10))
+	book := &evently.Book{User: 7, Key: evently.Key{Hi: 5}, Items: evently.OneItem(evently.Item{Quantity: 1}), Token: 5}
+	o.decide(book, o.Now)
+	o.decide(&evently.Release{User: 7, Token: 5}, o.Now)
+	o.mustFlush()
+	if _, err := b.pool.Exec(t.Context(), "update reservations set ended_at = ended_at - interval '27 hours'"); err != nil {
+		t.Fatal(err)
+	}
+	again := b.acquire(o.Ledger.Event().ID)
+	book.Token = 6
+	again.decide(book, again.Now)
+	again.mustFlush()
+}

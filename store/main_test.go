@@ -1,0 +1,17 @@
+package store
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/evently/evently/store/pgtest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(pgtest.Wrap(m, func(ctx context.Context, dsn string) error {
+		return Migrate(ctx, dsn, slog.New(slog.DiscardHandler))
+	}))
+}

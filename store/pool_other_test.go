@@ -1,0 +1,10 @@
+//go:build !linux
+
+package store
+
+import (
+	"net"
+	"testing"
+)
+
+func checkUserTimeout(*testing.T, *net.TCPConn) {}

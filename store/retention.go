@@ -1,0 +1,183 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/evently/evently"
+)
+
+const (
+	// retentionPeriod leaves several tries before a ledger forgets a key that storage still holds: see evently.KeyRetention.
+	retentionPeriod = 20 * time.Minute
+	// sessionRetention is how long a session is kept after it expired.
+	sessionRetention = 7 * 24 * time.Hour
+
+	// Bounds of one transaction.
+	sweptEventsMax  = 16
+	sweptEntriesMax = 1024 // of each event
+	sweptRowsMax    = 5000 // of answers and sessions
+)
+
+// Retention removes what is no longer needed: idempotency keys, answers and sessions. Every node may run one; they take
+// turns by an advisory lock.
+//
+// An index that finds ended reservations would have to hold a column that changes when a reservation ends, so that no
+// update of that kind could stay on its page (HOT). Instead a sweep follows the journal, where an event's entries stand
+// in the order of time: it reads each entry once, when it is evently.KeyRetentionMin old.
+type Retention struct {
+	pool   *pgxpool.Pool
+	logger *slog.Logger
+}
+
+// NewRetention returns the retention of a database.
+func NewRetention(pool *pgxpool.Pool, logger *slog.Logger) *Retention {
+	return &Retention{pool, logger}
+}
+
+// Run sweeps at once and then every 20 minutes until ctx ends. Failures are logged; the next sweep makes up for them.
+func (r *Retention) Run(ctx context.Context) {
+	ticker := time.NewTicker(retentionPeriod)
+	defer ticker.Stop()
+	for {
+		swept, err := r.Sweep(ctx, time.Now())
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			r.logger.WarnContext(ctx, "retention sweep failed", "error", err)
+		case swept != Swept{}:
+			r.logger.InfoContext(ctx, "retention sweep", "keys", swept.Keys, "answers", swept.Answers, "sessions", swept.Sessions)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// Swept counts what a sweep removed.
+type Swept struct{ Keys, Answers, Sessions int64 }
+
+// Sweep removes what is too old at a moment, in many small transactions. It stops without an error when another node sweeps.
+// An error leaves done what was done before it.
+func (r *Retention) Sweep(ctx context.Context, now time.Time) (swept Swept, err error) {
+	if swept.Keys, err = r.sweepKeys(ctx, now.Add(-evently.KeyRetentionMin)); err != nil {
+		return swept, failed(err, "sweep idempotency keys")
+	}
+	if swept.Answers, err = r.sweepRows(ctx, sweepAnswersSQL, now.Add(-evently.KeyRetentionMin)); err != nil {
+		return swept, failed(err, "sweep answers")
+	}
+	if swept.Sessions, err = r.sweepRows(ctx, sweepSessionsSQL, now.Add(-sessionRetention)); err != nil {
+		return swept, failed(err, "sweep sessions")
+	}
+	return swept, nil
+}
+
+// errSweptElsewhere: another node holds the lock.
+var errSweptElsewhere = errors.New("another node sweeps")
+
+const lockSweepSQL = `select pg_try_advisory_xact_lock(7251009364512077)`
+
+// batch runs one transaction of a sweep. It returns false when another node sweeps.
+func (r *Retention) batch(ctx context.Context, run func(tx pgx.Tx) error) (bool, error) {
+	err := pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
+		var locked bool
+		if err := tx.QueryRow(ctx, lockSweepSQL).Scan(&locked); err != nil {
+			return err
+		}
+		if !locked {
+			return errSweptElsewhere
+		}
+		return run(tx)
+	})
+	if errors.Is(err, errSweptElsewhere) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// sweepKeysSQL takes the next events after $1 with an entry before $2 that was not swept yet, and of each the next entries.
+// An ended reservation never changes again, so nobody else locks its row.
+const sweepKeysSQL = `
+with due as (
+    select h.event_id, coalesce(s.seq, 0) as seq
+    from event_heads h left join key_sweeps s using (event_id)
+    where h.event_id > $1 and h.seq > coalesce(s.seq, 0)
+      and (select j.at < $2 from journal j where j.event_id = h.event_id and j.seq = coalesce(s.seq, 0) + 1)
+    order by h.event_id
+    limit $3
+), old as (
+    select due.event_id, e.seq, e.kind, e.token
+    from due cross join lateral (
+        select j.seq, j.kind, j.token, j.at from journal j
+        where j.event_id = due.event_id and j.seq > due.seq
+        order by j.seq
+        limit $4
+    ) e
+    where e.at < $2
+), cleared as (
+    update reservations r set key = null
+    from old
+    where old.kind in ($5, $6) and r.event_id = old.event_id and r.token = old.token and r.key is not null and r.ended_at < $2
+    returning 1
+), progress as (
+    select event_id, max(seq) as seq, count(*) as entries from old group by event_id
+), moved as (
+    insert into key_sweeps as s (event_id, seq) select event_id, seq from progress
+    on conflict (event_id) do update set seq = excluded.seq
+)
+select coalesce(max(event_id), $1), coalesce(max(entries), 0) = $4, count(*), (select count(*) from cleared) from progress`
+
+func (r *Retention) sweepKeys(ctx context.Context, before time.Time) (cleared int64, err error) {
+	after := int64(math.MinInt64)
+	for {
+		var last, events, keys int64
+		var more bool // an event of the batch has further entries
+		locked, err := r.batch(ctx, func(tx pgx.Tx) error {
+			return tx.QueryRow(ctx, sweepKeysSQL, after, before, sweptEventsMax, sweptEntriesMax,
+				evently.CancelledEntry, evently.ExpiredEntry).Scan(&last, &more, &events, &keys)
+		})
+		if err != nil || !locked {
+			return cleared, err
+		}
+		cleared += keys
+		if !more {
+			after = last
+		}
+		if events == 0 {
+			return cleared, nil
+		}
+	}
+}
+
+// The indexes answers_by_age and sessions_by_expiry serve these. A revoked session expires too.
+const (
+	sweepAnswersSQL = `
+delete from answers where key = any (array(select key from answers where created_at < $1 order by created_at limit $2))`
+	sweepSessionsSQL = `
+delete from sessions
+where session_id = any (array(select session_id from sessions where expires_at < $1 order by expires_at limit $2))`
+)
+
+func (r *Retention) sweepRows(ctx context.Context, query string, before time.Time) (deleted int64, err error) {
+	for {
+		var batch int64
+		locked, err := r.batch(ctx, func(tx pgx.Tx) error {
+			tag, err := tx.Exec(ctx, query, before, sweptRowsMax)
+			batch = tag.RowsAffected()
+			return err
+		})
+		deleted += batch
+		if err != nil || !locked || batch < sweptRowsMax {
+			return deleted, err
+		}
+	}
+}

@@ -1,0 +1,269 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/evently/evently"
+)
+
+// writer commits batches on a connection of its own. While one transaction is under way the next one gathers in the
+// queue: nobody waits for a timer, and the more there is to write, the larger the transactions.
+type writer struct {
+	config  *JournalConfig
+	connect *pgx.ConnConfig
+	queue   chan *evently.Batch
+	stopped chan struct{}
+
+	conn    *pgconn.PgConn
+	unsure  atomic.Bool // the server warned that a commit may not be replicated
+	args    *appendArgs
+	params  [][]byte
+	formats []int16
+	confirm []column
+
+	statements map[string]string // name to SQL
+}
+
+// Names of the prepared statements.
+const (
+	appendStatement  = "evently_append"
+	confirmStatement = "evently_confirm"
+)
+
+func newWriter(connect *pgx.ConnConfig, config *JournalConfig) *writer {
+	w := &writer{
+		config: config, connect: connect.Copy(), stopped: make(chan struct{}), args: newAppendArgs(),
+		queue:   make(chan *evently.Batch, config.QueueMax/config.Writers),
+		confirm: columnsOf(oidInt8, oidInt8, oidUUID, oidInt8), formats: []int16{pgx.BinaryFormatCode},
+		statements: map[string]string{appendStatement: appendSQL, confirmStatement: confirmSQL},
+	}
+	w.connect.OnNotice = func(_ *pgconn.PgConn, notice *pgconn.Notice) {
+		if notice.Code == pgWarning {
+			w.unsure.Store(true)
+		}
+	}
+	return w
+}
+
+// pgWarning is the SQLSTATE of plain warnings; the one that a commit brings says that waiting for synchronous
+// replication was given up: the commit is on this server only.
+const pgWarning = "01000"
+
+func (w *writer) run() {
+	defer close(w.stopped)
+	defer w.disconnect()
+	var group, writes, reads []*evently.Batch
+	for batch := range w.queue {
+		group = w.gather(append(group[:0], batch))
+		writes, reads = writes[:0], reads[:0]
+		for _, batch := range group {
+			if len(batch.Entries) > 0 {
+				writes = append(writes, batch)
+			} else {
+				reads = append(reads, batch)
+			}
+		}
+		w.config.Metrics.queued.Set(float64(len(group) + len(w.queue)))
+		if len(writes) > 0 {
+			w.write(writes)
+		}
+		if len(reads) > 0 {
+			w.finish(reads, w.exec(confirmStatement, w.confirmParams(reads)))
+		}
+		clear(group)
+		clear(writes)
+		clear(reads)
+	}
+}
+
+// gather takes what else is queued, up to the bound of a transaction.
+func (w *writer) gather(group []*evently.Batch) []*evently.Batch {
+	entries := len(group[0].Entries)
+	for entries < w.config.EntriesMax && len(group) < w.config.EntriesMax {
+		select {
+		case batch, open := <-w.queue:
+			if !open {
+				return group
+			}
+			group = append(group, batch)
+			entries += len(batch.Entries)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// write appends batches in one transaction. When Postgres refuses it because of one of them, each is tried alone, so that
+// one damaged event does not stop the others.
+func (w *writer) write(batches []*evently.Batch) {
+	params, err := w.args.params(w.params[:0], batches)
+	w.params = params
+	result := written{err: err, refused: err != nil}
+	if err == nil {
+		began := time.Now()
+		result = w.exec(appendStatement, params)
+		w.config.Metrics.commits.Observe(time.Since(began).Seconds())
+	}
+	if result.refused && len(batches) > 1 {
+		for i := range batches {
+			w.write(batches[i : i+1])
+		}
+		return
+	}
+	w.config.Metrics.entries.Observe(float64(len(w.args.rows)))
+	w.config.Metrics.events.Observe(float64(len(batches)))
+	w.finish(batches, result)
+}
+
+func (w *writer) confirmParams(batches []*evently.Batch) [][]byte {
+	for i := range w.confirm {
+		w.confirm[i].reset()
+	}
+	w.params = w.params[:0]
+	for _, batch := range batches {
+		w.confirm[0].int8(uint64(batch.Event))
+		w.confirm[1].int8(batch.Epoch)
+		w.confirm[2].uuid(batch.Owner)
+		w.confirm[3].int8(batch.PrevSeq)
+	}
+	for i := range w.confirm {
+		w.params = append(w.params, w.confirm[i].bytes())
+	}
+	return w.params
+}
+
+// written is the outcome of a statement.
+type written struct {
+	now     time.Time
+	tenures map[tenureKey]bool // those that were written or confirmed
+	err     error              // of all batches; wraps one of the journal's errors unless refused
+	refused bool               // the statement itself is at fault, not the circumstances
+}
+
+type tenureKey struct {
+	event evently.EventID
+	epoch uint64
+}
+
+// finish tells each batch its outcome.
+func (w *writer) finish(batches []*evently.Batch, result written) {
+	if result.refused {
+		w.config.Logger.Error("batch refused", "event", batches[0].Event.String(), "error", result.err)
+		result.err = fmt.Errorf("%w: %w", evently.ErrNotWritten, result.err)
+	}
+	for _, batch := range batches {
+		err, outcome := result.err, "ok"
+		switch {
+		case errors.Is(err, evently.ErrNotWritten):
+			outcome = "not_written"
+		case err != nil:
+			outcome = "unknown"
+		case !result.tenures[tenureKey{batch.Event, batch.Epoch}]:
+			err, outcome = fmt.Errorf("append event %s epoch %d: %w", batch.Event, batch.Epoch, evently.ErrFenced), "fenced"
+		}
+		w.config.Metrics.outcomes.WithLabelValues(outcome).Inc()
+		batch.Done(result.now, err)
+	}
+}
+
+// exec runs a prepared statement, which is a transaction of its own, and sorts its failure by what may have happened.
+func (w *writer) exec(statement string, params [][]byte) written {
+	if err := w.ensureConnected(); err != nil {
+		return written{err: fmt.Errorf("%w: %w", evently.ErrNotWritten, failed(err, "connect"))}
+	}
+	w.unsure.Store(false)
+	// A deadline of the socket and no context: a context would make pgx send a cancel request, which can arrive at any time.
+	if err := w.conn.Conn().SetDeadline(time.Now().Add(w.config.Timeout)); err != nil {
+		w.disconnect()
+		return written{err: fmt.Errorf("%w: set deadline: %w", evently.ErrNotWritten, err)}
+	}
+	result := written{tenures: make(map[tenureKey]bool)}
+	reader := w.conn.ExecPrepared(context.Background(), statement, params, w.formats, w.formats)
+	for reader.NextRow() {
+		row := reader.Values()
+		event, epoch := binary.BigEndian.Uint64(row[0]), binary.BigEndian.Uint64(row[1])
+		result.tenures[tenureKey{evently.EventID(event), epoch}] = true
+		result.now = time.UnixMilli(int64(binary.BigEndian.Uint64(row[2]))).UTC()
+	}
+	_, err := reader.Close()
+	if err == nil && w.unsure.Load() {
+		err = errors.New("the server gave up waiting for synchronous replication")
+	}
+	if err == nil {
+		return result
+	}
+	return w.failure(err)
+}
+
+func (w *writer) failure(err error) written {
+	var refusal *pgconn.PgError
+	switch {
+	case errors.As(err, &refusal) && refusal.SeverityUnlocalized == "ERROR":
+		// The statement was rolled back and the connection lives.
+		if classify(err) == unexpected {
+			return written{err: err, refused: true}
+		}
+		return written{err: fmt.Errorf("%w: %w", evently.ErrNotWritten, err)}
+	case pgconn.SafeToRetry(err):
+		w.disconnect()
+		return written{err: fmt.Errorf("%w: %w", evently.ErrNotWritten, err)}
+	}
+	// A broken connection, or a FATAL that may have come after the commit.
+	w.disconnect()
+	return written{err: fmt.Errorf("%w: %w", evently.ErrOutcomeUnknown, err)}
+}
+
+func (w *writer) ensureConnected() error {
+	if w.conn != nil && !w.conn.IsClosed() {
+		return nil
+	}
+	w.disconnect()
+	config := w.connect.Config.Copy()
+	// After a broken connection pgx dials once more to send a cancel request. A commit whose outcome is unknown is settled by
+	// Acquire and by nothing else, so only the dials of the connect itself are let through.
+	var connected atomic.Bool
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if connected.Load() {
+			return nil, errors.New("no cancel request for a commit")
+		}
+		return dial(ctx, network, address)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), w.config.Timeout)
+	defer cancel()
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	connected.Store(true)
+	for name, sql := range w.statements {
+		if _, err := conn.Prepare(ctx, name, sql, nil); err != nil {
+			return errors.Join(fmt.Errorf("prepare %s: %w", name, err), conn.Close(ctx))
+		}
+	}
+	w.conn = conn
+	return nil
+}
+
+// disconnect closes the connection without waiting for what the server thinks of it.
+func (w *writer) disconnect() {
+	if w.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := w.conn.Close(ctx); err != nil {
+		w.config.Logger.Debug("close writer connection", "error", err)
+	}
+	w.conn = nil
+}
