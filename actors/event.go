@@ -43,7 +43,8 @@ type Config struct {
 // DrainMessage asks an event actor to finish its commits, answer all others "try again", and stop.
 type DrainMessage struct{}
 
-// NewKind returns the props of an event's actor, by the text of its id. The actors of one process share its bounds.
+// NewKind returns the props of an event's actor, by the text of its id. The actors of one process share its bounds. A
+// failing actor should be stopped by its supervisor; restarted in place it loads anew all the same.
 func NewKind(config Config) func(identity string) *actor.Props {
 	if config.MailboxMax == 0 {
 		config.MailboxMax = 4096
@@ -61,12 +62,10 @@ func NewKind(config Config) func(identity string) *actor.Props {
 		config.Now = time.Now
 	}
 	acquiring := make(chan struct{}, config.AcquireMax)
-	// An actor is never restarted in place: what it knew may be wrong. The next activation loads the truth.
-	stop := actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
 	return func(identity string) *actor.Props {
 		return actor.PropsFromProducer(func() actor.Actor {
 			return &eventActor{config: &config, acquiring: acquiring, identity: identity}
-		}, actor.WithMailbox(newBoundedMailbox(config.MailboxMax, config.Metrics)), actor.WithSupervisor(stop))
+		}, actor.WithMailbox(newBoundedMailbox(config.MailboxMax, config.Metrics)))
 	}
 }
 
@@ -127,7 +126,7 @@ func (a *eventActor) Receive(ctx actor.Context) {
 		a.finishDrain(ctx)
 	case lastCall:
 		ctx.Stop(ctx.Self())
-	case *actor.Stopping:
+	case *actor.Stopping, *actor.Restarting:
 		a.close()
 	}
 }
@@ -362,7 +361,7 @@ func (a *eventActor) retire(err error) {
 	}
 }
 
-// close runs when the actor stops, also after a panic.
+// close runs when the actor stops or is replaced, also after a panic.
 func (a *eventActor) close() {
 	if a.retired == nil {
 		a.config.Metrics.retirements.WithLabelValues("stopped").Inc()
