@@ -12,7 +12,7 @@ type Book struct {
 	User  UserID
 	Key   Key // never zero
 	Items Items
-	Token Token // fresh and random; becomes the reservation's
+	Token Token // fresh and random, never zero; becomes the reservation's
 }
 
 // Confirm makes a hold a booking. Repeating it changes nothing. Refusals: ErrReservationNotFound (also for another
@@ -39,8 +39,9 @@ type Cancel struct {
 // Expire ends holds that are due, at most SweepMax of them; NextDue says whether more are.
 type Expire struct{}
 
-// Revise replaces the details of an event. Details are valid and normalized, and keep every tier at its index.
-// Refusals: ErrVersionStale, ErrEventCancelled, CodeCapacityBelowSold.
+// Revise replaces the details of an event. Details are valid and normalized, keep every tier at its index, and are not
+// modified afterwards. Refusals, in this order: ErrEventCancelled, ErrVersionStale, CodeInvalidRequest when the currency
+// differs, CodeCapacityBelowSold.
 type Revise struct {
 	Version uint64 // that the change was made against
 	Details EventDetails
@@ -56,7 +57,7 @@ type CancelEvent struct{}
 // Sweep cancels live reservations of a cancelled event, at most SweepMax of them; NextDue says whether more are left.
 type Sweep struct{}
 
-// SweepMax bounds the entries of one Expire, Sweep or CancelEvent.
+// SweepMax bounds the reservations that one Expire, Sweep or CancelEvent ends.
 const SweepMax = 512
 
 func (*Book) command()        {}

@@ -2,98 +2,110 @@ package evently
 
 import "iter"
 
-// dueHeap is a binary heap of held reservations by expiry. Each record knows its position, so that a confirmation
-// takes it out in O(log n). Holds mostly expire in the order they are made, which makes push O(1).
-type dueHeap struct{ slots []uint32 }
-
-func (h *dueHeap) first() (slot uint32, found bool) {
-	if len(h.slots) == 0 {
-		return 0, false
-	}
-	return h.slots[0], true
+// dueHeap is a heap of held reservations by expiry. Each record knows its position, so that a confirmation takes it out in
+// O(log n). Holds mostly expire in the order they are made, which makes push O(1). Four children for a parent make it half
+// as deep as two would, and their times share a cache line.
+type dueHeap struct {
+	slots   []uint32
+	expires []int64 // milliseconds, of the slot at the same position
 }
 
-func (h *dueHeap) push(s *records, slot uint32) {
+const dueArity = 4
+
+// first returns when the next hold expires.
+func (h *dueHeap) first() (expiresAt int64, found bool) {
+	if len(h.expires) == 0 {
+		return 0, false
+	}
+	return h.expires[0], true
+}
+
+func (h *dueHeap) push(s *records, slot uint32, expiresAt int64) {
 	h.slots = append(h.slots, slot)
-	h.up(s, len(h.slots)-1)
+	h.expires = append(h.expires, expiresAt)
+	h.up(s, len(h.slots)-1, slot, expiresAt)
 }
 
 func (h *dueHeap) remove(s *records, slot uint32) {
 	i := int(s.at(slot).position)
 	last := len(h.slots) - 1
-	moved := h.slots[last]
-	h.slots = h.slots[:last]
-	if i == last {
-		return
+	moved, expiresAt := h.slots[last], h.expires[last]
+	h.slots, h.expires = h.slots[:last], h.expires[:last]
+	switch {
+	case i == last:
+	case i > 0 && expiresAt < h.expires[(i-1)/dueArity]:
+		h.up(s, i, moved, expiresAt)
+	default:
+		h.down(s, i, moved, expiresAt)
 	}
-	h.slots[i] = moved
-	h.down(s, i)
-	h.up(s, int(s.at(moved).position))
 }
 
-func (h *dueHeap) up(s *records, i int) {
-	slot := h.slots[i]
-	expiresAt := s.expiresAt(slot)
+// up places a slot at i or above.
+func (h *dueHeap) up(s *records, i int, slot uint32, expiresAt int64) {
 	for i > 0 {
-		parent := (i - 1) / 2
-		if s.expiresAt(h.slots[parent]) <= expiresAt {
+		parent := (i - 1) / dueArity
+		if h.expires[parent] <= expiresAt {
 			break
 		}
-		h.place(s, i, h.slots[parent])
+		h.place(s, i, h.slots[parent], h.expires[parent])
 		i = parent
 	}
-	h.place(s, i, slot)
+	h.place(s, i, slot, expiresAt)
 }
 
-func (h *dueHeap) down(s *records, i int) {
-	slot := h.slots[i]
-	expiresAt := s.expiresAt(slot)
+// down places a slot at i or below.
+func (h *dueHeap) down(s *records, i int, slot uint32, expiresAt int64) {
 	for {
-		child := 2*i + 1
-		if child >= len(h.slots) {
+		child := dueArity*i + 1
+		if child >= len(h.expires) {
 			break
 		}
-		if right := child + 1; right < len(h.slots) && s.expiresAt(h.slots[right]) < s.expiresAt(h.slots[child]) {
-			child = right
+		for next := child + 1; next < min(dueArity*i+1+dueArity, len(h.expires)); next++ {
+			if h.expires[next] < h.expires[child] {
+				child = next
+			}
 		}
-		if s.expiresAt(h.slots[child]) >= expiresAt {
+		if h.expires[child] >= expiresAt {
 			break
 		}
-		h.place(s, i, h.slots[child])
+		h.place(s, i, h.slots[child], h.expires[child])
 		i = child
 	}
-	h.place(s, i, slot)
+	h.place(s, i, slot, expiresAt)
 }
 
-func (h *dueHeap) place(s *records, i int, slot uint32) {
-	h.slots[i] = slot
+func (h *dueHeap) place(s *records, i int, slot uint32, expiresAt int64) {
+	h.slots[i], h.expires[i] = slot, expiresAt
 	s.at(slot).position = uint32(i)
 }
 
 // until iterates over up to limit slots that are due at a moment, without taking them out: it walks the top of the
 // heap, below which nothing is due.
-func (h *dueHeap) until(s *records, now int64, limit int) iter.Seq[uint32] {
+func (h *dueHeap) until(now int64, limit int) iter.Seq[uint32] {
 	return func(yield func(uint32) bool) {
 		frontier := make([]int, 1, 64)
 		for n := 0; len(frontier) > 0 && n < limit; {
 			i := frontier[len(frontier)-1]
 			frontier = frontier[:len(frontier)-1]
-			if i >= len(h.slots) || s.expiresAt(h.slots[i]) > now {
+			if i >= len(h.slots) || h.expires[i] > now {
 				continue
 			}
 			if !yield(h.slots[i]) {
 				return
 			}
 			n++
-			frontier = append(frontier, 2*i+2, 2*i+1)
+			for child := dueArity*i + dueArity; child > dueArity*i; child-- {
+				frontier = append(frontier, child)
+			}
 		}
 	}
 }
 
-// endings holds when and by which entry remembered reservations ended, in that order.
+// endings holds when and by which entry remembered reservations ended, in that order: a ring in which the n-th ending,
+// counted from the beginning of the ledger, has the place n mod len(ring). The counts may wrap around.
 type endings struct {
-	list    []ending
-	dropped uint32 // endings taken from the front of list so far; wraps around
+	ring        []ending // a power of two, or none
+	first, next uint32   // counts of endings forgotten, and of all
 }
 
 type ending struct {
@@ -103,17 +115,25 @@ type ending struct {
 }
 
 func (n *endings) add(r *record, slot uint32, at int64, seq uint64) {
-	r.position = n.dropped + uint32(len(n.list))
-	n.list = append(n.list, ending{at, seq, slot})
+	if int(n.next-n.first) == len(n.ring) {
+		grown := endings{ring: make([]ending, max(8, 2*len(n.ring))), first: n.first, next: n.next}
+		for i := n.first; i != n.next; i++ {
+			*grown.at(i) = *n.at(i)
+		}
+		*n = grown
+	}
+	r.position = n.next
+	n.next++
+	*n.at(r.position) = ending{at, seq, slot}
 }
 
-func (n *endings) of(r *record) ending { return n.list[r.position-n.dropped] }
+func (n *endings) at(position uint32) *ending { return &n.ring[position&uint32(len(n.ring)-1)] }
+
+func (n *endings) of(r *record) ending { return *n.at(r.position) }
 
 // forget removes the records that ended at or before a moment.
 func (n *endings) forget(s *records, before int64) {
-	for len(n.list) > 0 && n.list[0].at <= before {
-		s.remove(n.list[0].slot)
-		n.list = n.list[1:]
-		n.dropped++
+	for ; n.first != n.next && n.at(n.first).at <= before; n.first++ {
+		s.remove(n.at(n.first).slot)
 	}
 }

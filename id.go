@@ -15,7 +15,7 @@ type (
 	EventID uint64
 	// UserID identifies a user. Zero is the system itself.
 	UserID uint64
-	// Token identifies a reservation within its event.
+	// Token identifies a reservation within its event. Zero is no reservation.
 	Token uint64
 )
 

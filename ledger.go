@@ -53,21 +53,29 @@ func NewLedger(event *Event, seq uint64, at time.Time, seed uint64) *Ledger {
 }
 
 // Restore adds a reservation read from storage. Its entries are already counted in the ledger's seq.
-// It returns an error when the reservation does not fit the event: the storage is damaged.
+// Ended ones are restored in the order of their ending; the live ones at any time between them.
+// It returns an error when the reservation does not fit the event, or itself: the storage is damaged.
 func (l *Ledger) Restore(r *Reservation, createdSeq, confirmedSeq uint64, key Key) error {
-	if _, found := l.records.find(r.ID.Token); found {
-		return fmt.Errorf("restore reservation %s: stands twice", r.ID)
+	if _, found := l.records.find(r.ID.Token); found || r.ID.Token == 0 {
+		return fmt.Errorf("restore reservation %s: stands twice, or has no token", r.ID)
 	}
-	for item := range r.Items.All() {
-		if item.Tier >= len(l.tiers) {
-			return fmt.Errorf("restore reservation %s: no tier %s", r.ID, TierID(item.Tier))
+	confirmed, live := !r.ConfirmedAt.IsZero(), r.Status.Live()
+	if confirmed != (confirmedSeq != 0) || live != r.EndedAt.IsZero() ||
+		r.Status != Cancelled && confirmed != (r.Status == Confirmed) ||
+		confirmed && (r.ConfirmedAt.Before(r.CreatedAt) || !r.ConfirmedAt.Before(r.ExpiresAt)) {
+		return fmt.Errorf("restore reservation %s: %s, created %v, expiring %v, confirmed %v (entry %d), ended %v", r.ID, r.Status,
+			r.CreatedAt, r.ExpiresAt, r.ConfirmedAt, confirmedSeq, r.EndedAt)
+	}
+	for i := range r.Items.Len() {
+		if tier := r.Items.At(i).Tier; tier >= len(l.tiers) {
+			return fmt.Errorf("restore reservation %s: no tier %s", r.ID, TierID(tier))
 		}
 	}
 	slot := l.hold(r.ID.Token, r.User, key, r.Items, r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), createdSeq)
-	if !r.ConfirmedAt.IsZero() {
+	if confirmed {
 		l.confirm(slot, r.ConfirmedAt.UnixMilli(), confirmedSeq)
 	}
-	if !r.Status.Live() {
+	if !live {
 		l.end(slot, r.Status, r.EndedAt.UnixMilli(), r.Seq)
 	}
 	for i := range l.tiers {
@@ -148,6 +156,16 @@ func (l *Ledger) price(asked *Items) (Items, error) {
 	if asked.Quantity() > l.event.MaxPerBooking {
 		return Items{}, ErrQuantityExceedsLimit
 	}
+	for i := range asked.Len() {
+		item := asked.At(i)
+		switch available := l.tiers[item.Tier].available; {
+		case item.Quantity <= available:
+		case available == 0:
+			return Items{}, ErrSoldOut
+		default:
+			return Items{}, &Error{Code: CodeSoldOut, Detail: ErrSoldOut.Detail, Available: available}
+		}
+	}
 	priced := *asked
 	priced.first.UnitPriceMinor = l.event.Tiers[priced.first.Tier].PriceMinor
 	if len(asked.rest) > 0 {
@@ -155,12 +173,6 @@ func (l *Ledger) price(asked *Items) (Items, error) {
 		for i, item := range asked.rest {
 			item.UnitPriceMinor = l.event.Tiers[item.Tier].PriceMinor
 			priced.rest[i] = item
-		}
-	}
-	for i := range priced.Len() {
-		item := priced.At(i)
-		if available := l.tiers[item.Tier].available; item.Quantity > available {
-			return Items{}, &Error{Code: CodeSoldOut, Detail: ErrSoldOut.Detail, Available: available}
 		}
 	}
 	return priced, nil
@@ -226,7 +238,7 @@ func (l *Ledger) decideEnd(token Token, now int64, d *Decision) {
 }
 
 func (l *Ledger) decideExpire(now int64, d *Decision) {
-	for slot := range l.due.until(&l.records, now, SweepMax) {
+	for slot := range l.due.until(now, SweepMax) {
 		l.entry(ExpiredEntry, now, d).Token = l.records.at(slot).token
 	}
 }
@@ -332,8 +344,8 @@ func (l *Ledger) Post(e *Entry) {
 	l.at = max(l.at, e.At.UnixMilli())
 	switch e.Kind {
 	case HeldEntry:
-		if _, found := l.records.find(e.Token); found {
-			panic(fmt.Sprintf("ledger: event %s: entry %d holds token %d twice", l.event.ID, e.Seq, e.Token))
+		if _, found := l.records.find(e.Token); found || e.Token == 0 {
+			panic(fmt.Sprintf("ledger: event %s: entry %d holds token %d twice, or none", l.event.ID, e.Seq, e.Token))
 		}
 		l.hold(e.Token, e.User, e.Key, e.Items, e.At.UnixMilli(), e.ExpiresAt.UnixMilli(), e.Seq)
 	case ConfirmedEntry:
@@ -366,8 +378,8 @@ func (l *Ledger) hold(token Token, user UserID, key Key, items Items, createdAt,
 		tier.available -= item.Quantity
 		tier.held += item.Quantity
 	}
-	slot := l.records.add(token, user, key, items, createdAt, expiresAt, seq)
-	l.due.push(&l.records, slot)
+	slot := l.records.add(token, user, key, &items, createdAt, expiresAt, seq)
+	l.due.push(&l.records, slot, expiresAt)
 	l.live++
 	return slot
 }
@@ -410,8 +422,10 @@ func (l *Ledger) end(slot uint32, status ReservationStatus, at int64, seq uint64
 	record.status = status
 	l.ended.add(record, slot, at, seq)
 	l.live--
-	if l.event.Status == EventCancelled && slot == l.swept {
-		l.swept++
+	if l.event.Status == EventCancelled {
+		for l.swept < l.records.used && !l.records.live(l.swept) {
+			l.swept++
+		}
 	}
 }
 
@@ -432,7 +446,7 @@ func (l *Ledger) fill(r *Reservation, slot uint32) {
 	record := l.records.at(slot)
 	r.Status = record.status
 	if record.confirmed() {
-		r.ConfirmedAt, r.Seq = time.UnixMilli(record.confirmedAt()).UTC(), record.confirmedSeq()
+		r.ConfirmedAt, r.Seq = time.UnixMilli(record.confirmedAt()).UTC(), uint64(record.confirmedSeq.int64())
 	}
 	if !record.status.Live() {
 		ending := l.ended.of(record)
@@ -445,8 +459,8 @@ func (l *Ledger) fillHeld(r *Reservation, slot uint32) {
 	record := l.records.at(slot)
 	*r = Reservation{
 		ID: ReservationID{l.event.ID, record.token}, User: record.user, Status: Held, Items: l.records.items(slot),
-		Currency: l.event.Currency, CreatedAt: time.UnixMilli(record.createdAt).UTC(),
-		ExpiresAt: time.UnixMilli(l.records.expiresAt(slot)).UTC(), Seq: record.createdSeq,
+		Currency: l.event.Currency, CreatedAt: time.UnixMilli(record.createdAt.int64()).UTC(),
+		ExpiresAt: time.UnixMilli(l.records.expiresAt(slot)).UTC(), Seq: uint64(record.createdSeq.int64()),
 	}
 }
 
@@ -473,8 +487,8 @@ func (l *Ledger) NextDue() time.Time {
 	if l.event.Status == EventCancelled && l.live > 0 {
 		return time.UnixMilli(l.at).UTC()
 	}
-	if slot, found := l.due.first(); found {
-		return time.UnixMilli(l.records.expiresAt(slot)).UTC()
+	if expiresAt, found := l.due.first(); found {
+		return time.UnixMilli(expiresAt).UTC()
 	}
 	return time.Time{}
 }

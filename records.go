@@ -5,42 +5,42 @@ import (
 	"math/bits"
 )
 
-// record is a reservation inside a ledger, 72 bytes. With its places in two indexes and in the due heap a live
+// record is a reservation inside a ledger: 64 bytes, one cache line. With its places in two indexes and in the due heap a live
 // reservation costs less than 100 bytes.
 type record struct {
-	token          Token
+	token          Token // 0: the record is free
 	user           UserID
 	key            Key
-	createdAt      int64 // milliseconds
-	createdSeq     uint64
 	offer          uint32 // index in records.offers
-	confirmedAfter uint32 // milliseconds from createdAt to the confirmation, which is before expiry
-	confirmedLow   uint32 // with confirmedHigh: entries from createdSeq to the confirmation; 0: never confirmed
 	position       uint32 // held: in the due heap; ended: in the endings
-	confirmedHigh  uint16
-	quantity       uint16
+	confirmedAfter uint32 // milliseconds from creation to confirmation, which comes before expiry
+	createdAt      int48  // milliseconds
+	createdSeq     int48
+	confirmedSeq   int48 // 0: never confirmed
 	status         ReservationStatus
-	more           bool // further items are in records.more
-	used           bool
 }
+
+// int48 is a number from -2^47 on and below 2^47, in 6 bytes. It holds the milliseconds of 44 centuries.
+type int48 [3]uint16
+
+func newInt48(n int64) int48 { return int48{uint16(n), uint16(n >> 16), uint16(n >> 32)} }
+
+func (n int48) int64() int64 { return int64(uint64(n[0])<<16|uint64(n[1])<<32|uint64(n[2])<<48) >> 16 }
 
 // offer is what many reservations have in common, stored once.
 type offer struct {
-	unitPriceMinor int64
-	ttl            int64 // milliseconds from creation to expiry
-	tier           int
+	first Item
+	ttl   int64 // milliseconds from creation to expiry
+	more  bool  // further items are in records.more
 }
 
-func (r *record) confirmed() bool    { return r.confirmedLow != 0 || r.confirmedHigh != 0 }
-func (r *record) confirmedAt() int64 { return r.createdAt + int64(r.confirmedAfter) }
-func (r *record) confirmedSeq() uint64 {
-	return r.createdSeq + uint64(r.confirmedHigh)<<32 + uint64(r.confirmedLow)
-}
+func (r *record) confirmed() bool    { return r.confirmedSeq != int48{} }
+func (r *record) confirmedAt() int64 { return r.createdAt.int64() + int64(r.confirmedAfter) }
 
 func (r *record) confirm(at int64, seq uint64) {
 	r.status = Confirmed
-	r.confirmedAfter = uint32(at - r.createdAt)
-	r.confirmedLow, r.confirmedHigh = uint32(seq-r.createdSeq), uint16((seq-r.createdSeq)>>32)
+	r.confirmedAfter = uint32(at - r.createdAt.int64())
+	r.confirmedSeq = newInt48(int64(seq))
 }
 
 const (
@@ -57,48 +57,67 @@ type records struct {
 	more    map[uint32][]Item
 	offers  []offer
 	offerAt map[offer]uint32
+	recent  [8 * TiersMax]uint32 // indexes of offers used lately, by tier and quantity
 	byToken index
 	byKey   index
 	seed    uint64
 }
 
 func newRecords(seed uint64) records {
-	return records{seed: seed, offerAt: make(map[offer]uint32)}
+	return records{seed: seed, offerAt: make(map[offer]uint32), byToken: newIndex(indexLenMin), byKey: newIndex(indexLenMin)}
 }
 
 func (s *records) at(slot uint32) *record { return &s.chunks[slot>>chunkBits][slot&(chunkLen-1)] }
 
-func (s *records) add(token Token, user UserID, key Key, items Items, createdAt, expiresAt int64, seq uint64) uint32 {
+func (s *records) add(token Token, user UserID, key Key, items *Items, createdAt, expiresAt int64, seq uint64) uint32 {
 	slot := s.take()
 	*s.at(slot) = record{
-		token: token, user: user, key: key, createdAt: createdAt, createdSeq: seq, used: true, quantity: uint16(items.first.Quantity),
-		offer: s.intern(offer{items.first.UnitPriceMinor, expiresAt - createdAt, items.first.Tier}),
+		token: token, user: user, key: key, createdAt: newInt48(createdAt), createdSeq: newInt48(int64(seq)),
+		offer: s.intern(&offer{items.first, expiresAt - createdAt, len(items.rest) > 0}),
 	}
 	if len(items.rest) > 0 {
 		if s.more == nil {
 			s.more = make(map[uint32][]Item)
 		}
 		s.more[slot] = items.rest
-		s.at(slot).more = true
 	}
-	s.byToken.add(slot, s.tokenHash)
-	if key != (Key{}) {
-		s.byKey.add(slot, s.keyHash)
+	if !s.byToken.add(slot, uint64(token)) {
+		s.grow(&s.byToken, s.tokenHash, func(r *record) bool { return r.token != 0 })
+	}
+	if key != (Key{}) && !s.byKey.add(slot, s.hashKey(key)) {
+		s.grow(&s.byKey, s.keyHash, func(r *record) bool { return r.key != Key{} })
 	}
 	return slot
 }
 
-// intern returns the index of an offer. Nearly always it is the newest one.
-func (s *records) intern(o offer) uint32 {
-	if last := len(s.offers) - 1; last >= 0 && s.offers[last] == o {
-		return uint32(last)
+// grow makes an index larger and fills it from the records, in their order: that is several times faster than in the
+// order of the old index, which reads them at random.
+func (s *records) grow(x *index, hash func(slot uint32) uint64, has func(r *record) bool) {
+	size := 2 * len(x.places)
+	for size <= int(s.used) {
+		size *= 2
 	}
-	i, found := s.offerAt[o]
+	*x = newIndex(size)
+	for slot := range s.used {
+		if has(s.at(slot)) {
+			x.add(slot, hash(slot))
+		}
+	}
+}
+
+// intern returns the index of an offer. Nearly always it was used just before.
+func (s *records) intern(o *offer) uint32 {
+	recent := &s.recent[(o.first.Tier*8+o.first.Quantity)%len(s.recent)]
+	if *recent < uint32(len(s.offers)) && s.offers[*recent] == *o {
+		return *recent
+	}
+	i, found := s.offerAt[*o]
 	if !found {
 		i = uint32(len(s.offers))
-		s.offers = append(s.offers, o)
-		s.offerAt[o] = i
+		s.offers = append(s.offers, *o)
+		s.offerAt[*o] = i
 	}
+	*recent = i
 	return i
 }
 
@@ -120,31 +139,37 @@ func (s *records) remove(slot uint32) {
 	if s.at(slot).key != (Key{}) {
 		s.byKey.remove(slot, s.keyHash)
 	}
-	delete(s.more, slot)
+	if s.offers[s.at(slot).offer].more {
+		delete(s.more, slot)
+	}
 	*s.at(slot) = record{}
 	s.free = append(s.free, slot)
 }
 
 func (s *records) expiresAt(slot uint32) int64 {
 	r := s.at(slot)
-	return r.createdAt + s.offers[r.offer].ttl
+	return r.createdAt.int64() + s.offers[r.offer].ttl
 }
 
 func (s *records) items(slot uint32) Items {
-	r := s.at(slot)
-	o := &s.offers[r.offer]
-	items := Items{first: Item{Tier: o.tier, Quantity: int(r.quantity), UnitPriceMinor: o.unitPriceMinor}}
-	if r.more {
+	o := &s.offers[s.at(slot).offer]
+	items := Items{first: o.first}
+	if o.more {
 		items.rest = s.more[slot]
 	}
 	return items
+}
+
+func (s *records) live(slot uint32) bool {
+	r := s.at(slot)
+	return r.token != 0 && r.status.Live()
 }
 
 // liveFrom iterates over the slots of live reservations, from a slot on.
 func (s *records) liveFrom(slot uint32) iter.Seq[uint32] {
 	return func(yield func(uint32) bool) {
 		for ; slot < s.used; slot++ {
-			if r := s.at(slot); r.used && r.status.Live() && !yield(slot) {
+			if s.live(slot) && !yield(slot) {
 				return
 			}
 		}
@@ -152,21 +177,23 @@ func (s *records) liveFrom(slot uint32) iter.Seq[uint32] {
 }
 
 func (s *records) find(token Token) (slot uint32, found bool) {
-	for i := s.byToken.start(uint64(token)); ; i = s.byToken.next(i) {
-		slot, found = s.byToken.at(i)
-		if !found || s.at(slot).token == token {
-			return slot, found
+	x, hash := &s.byToken, uint64(token)
+	for i := x.start(hash); x.places[i] != 0; i = x.next(i) {
+		if slot, maybe := x.at(i, hash); maybe && s.at(slot).token == token {
+			return slot, true
 		}
 	}
+	return 0, false
 }
 
 func (s *records) findKey(key Key) (slot uint32, found bool) {
-	for i := s.byKey.start(s.hashKey(key)); ; i = s.byKey.next(i) {
-		slot, found = s.byKey.at(i)
-		if !found || s.at(slot).key == key {
-			return slot, found
+	x, hash := &s.byKey, s.hashKey(key)
+	for i := x.start(hash); x.places[i] != 0; i = x.next(i) {
+		if slot, maybe := x.at(i, hash); maybe && s.at(slot).key == key {
+			return slot, true
 		}
 	}
+	return 0, false
 }
 
 // Tokens are random already.
@@ -180,58 +207,56 @@ func (s *records) hashKey(key Key) uint64 {
 	return hi ^ lo
 }
 
-// index is an open-addressing hash table of slots with linear probing. It stores 4 bytes a place and reads the hash
-// of a slot from the record itself. It is filled to three quarters at the most.
+// index is an open-addressing hash table of slots with linear probing, filled to three quarters at the most.
+//
+// A place has 4 bytes: slot + 1 in as many low bits as number the places, and bits of the hash above them, so that a
+// search reads hardly a record but the one it is for. 0 is an empty place. The rest of a hash is read from the record.
 type index struct {
-	places []uint32 // slot + 1; 0: empty
+	places []uint32 // a power of two
 	len    int
 }
 
-func (x *index) start(hash uint64) uint32 {
-	return uint32(hash) & uint32(len(x.places)-1)
+const indexLenMin = 8
+
+func newIndex(places int) index { return index{places: make([]uint32, places)} }
+
+func (x *index) mask() uint32 { return uint32(len(x.places) - 1) }
+
+func (x *index) start(hash uint64) uint32 { return uint32(hash) & x.mask() }
+
+func (x *index) next(i uint32) uint32 { return (i + 1) & x.mask() }
+
+// at returns the slot at a place that is not empty, and whether its hash may be this one.
+func (x *index) at(i uint32, hash uint64) (slot uint32, maybe bool) {
+	place := x.places[i]
+	return place&x.mask() - 1, (place^uint32(hash>>32))&^x.mask() == 0
 }
 
-func (x *index) next(i uint32) uint32 { return (i + 1) & uint32(len(x.places)-1) }
-
-func (x *index) at(i uint32) (slot uint32, found bool) {
-	if len(x.places) == 0 || x.places[i] == 0 {
-		return 0, false
+// add returns false when the index must grow first.
+func (x *index) add(slot uint32, hash uint64) bool {
+	mask := x.mask()
+	if (x.len+1)*4 > len(x.places)*3 || slot >= mask {
+		return false
 	}
-	return x.places[i] - 1, true
-}
-
-func (x *index) add(slot uint32, hash func(slot uint32) uint64) {
-	if (x.len+1)*4 > len(x.places)*3 {
-		grown := index{places: make([]uint32, max(8, 2*len(x.places)))}
-		for _, place := range x.places {
-			if place != 0 {
-				grown.put(place-1, hash)
-			}
-		}
-		*x = grown
-	}
-	x.put(slot, hash)
-}
-
-func (x *index) put(slot uint32, hash func(slot uint32) uint64) {
-	i := x.start(hash(slot))
+	i := x.start(hash)
 	for x.places[i] != 0 {
 		i = x.next(i)
 	}
-	x.places[i] = slot + 1
+	x.places[i] = uint32(hash>>32)&^mask | slot + 1
 	x.len++
+	return true
 }
 
 // remove takes a slot out and moves later slots of the same run back, so that no tombstone is needed
 // (Knuth, The Art of Computer Programming, volume 3, section 6.4, algorithm R).
 func (x *index) remove(slot uint32, hash func(slot uint32) uint64) {
+	mask := x.mask()
 	hole := x.start(hash(slot))
-	for x.places[hole] != slot+1 {
+	for x.places[hole]&mask != slot+1 {
 		hole = x.next(hole)
 	}
-	mask := uint32(len(x.places) - 1)
 	for i := x.next(hole); x.places[i] != 0; i = x.next(i) {
-		home := x.start(hash(x.places[i] - 1))
+		home := x.start(hash(x.places[i]&mask - 1))
 		if (i-home)&mask >= (i-hole)&mask {
 			x.places[hole] = x.places[i]
 			hole = i

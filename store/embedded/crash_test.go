@@ -52,8 +52,12 @@ func TestOwnerProcess_KilledLeavesNoServer(t *testing.T) {
 		_, err := busy.Exec(testContext(t), "SELECT pg_sleep(3600)")
 		result <- err
 	}()
+	serverLock := filepath.Join(dir, "server.lock")
+	if _, err := filelock.Try(serverLock); !errors.Is(err, filelock.ErrHeld) {
+		t.Fatalf("the server does not hold its lock: %v", err)
+	}
 	owner.kill(t)
-	lock, err := filelock.Wait(testContext(t), filepath.Join(dir, "server.lock"))
+	lock, err := filelock.Wait(testContext(t), serverLock)
 	if err != nil {
 		t.Fatalf("processes of the server outlived its owner: %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -106,6 +107,29 @@ func TestStop_EndedContextStillEndsTheServer(t *testing.T) {
 	again := start(t, embedded.Config{DataDir: dir})
 	if got := query(t, again.DSN(), "SELECT free::text FROM seats"); got != "42" {
 		t.Errorf("read back %s, want 42", got)
+	}
+}
+
+func TestStart_ServerOutlivesTheCallersThread(t *testing.T) {
+	dir := pgtest.DataDir(t)
+	var server *embedded.Server
+	var err error
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		// Never unlocked: the thread ends with the goroutine, and what the kernel ties to it.
+		runtime.LockOSThread()
+		server, err = embedded.Start(testContext(t), embedded.Config{DataDir: dir, UnsafeNoFsync: true})
+	})
+	wait.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A restart takes longer than the signal, and fails for a server that has ended.
+	if err := server.Restart(testContext(t), embedded.Fast); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(server.Err(), server.Stop(testContext(t))); err != nil {
+		t.Error(err)
 	}
 }
 

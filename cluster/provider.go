@@ -1,0 +1,476 @@
+package cluster
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	protocluster "github.com/asynkron/protoactor-go/cluster"
+	"github.com/asynkron/protoactor-go/eventstream"
+	"github.com/asynkron/protoactor-go/remote"
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// publishDebounce collects the events of one change, such as a join that brings several members.
+	publishDebounce = 20 * time.Millisecond
+	// publishEvery repeats the publication, for what no event tells: an evicted member that is still there.
+	publishEvery = time.Second
+	// joinEvery is how often seeds are tried while none has answered; rejoinEvery while some of them are not members:
+	// memberlist never calls on a member again that it has given up.
+	joinEvery   = 250 * time.Millisecond
+	rejoinEvery = 5 * time.Second
+	// resolveTimeout bounds the look-up of one seed's host name.
+	resolveTimeout = 2 * time.Second
+	// leaveTimeout bounds the wait until the others have been told.
+	leaveTimeout = 3 * time.Second
+	// departedMax bounds the members that Members reports although they are gone.
+	departedMax = 32
+	// blockedMax bounds the ids that may not come back. One forgotten after that many departures would be let in again,
+	// which the epoch in the store makes harmless.
+	blockedMax = 4096
+)
+
+// evictNotice, followed by a member id, tells that member that it was taken for dead.
+var evictNotice = []byte("evict:")
+
+// peer is a member as memberlist knows it.
+type peer struct {
+	meta
+	node memberlist.Node // name and gossip address only
+}
+
+// provider is Proto.Actor's ClusterProvider over memberlist: it publishes the full list of members as ClusterTopology, from
+// one goroutine. Memberlist's callbacks run under its lock, so they copy and signal and never call back.
+type provider struct {
+	cfg    Config
+	start  time.Time
+	log    *slog.Logger
+	ending *ending
+	told   chan<- error // how StartMember went
+
+	id      string
+	list    *memberlist.Memberlist
+	address netip.AddrPort // own gossip address as others see it
+	encoded []byte         // own meta
+
+	mu       sync.Mutex
+	peers    map[string]peer // alive members by node name, the own one included
+	departed []Member        // oldest first
+
+	published *protocluster.MemberSet // this and the next two belong to the publishing goroutine
+	blocked   []string                // ids that left the list, oldest first
+	warned    []string                // blocked ids that were alive at the last publication
+
+	changed chan struct{}
+	stop    chan struct{}
+	halted  sync.Once
+	closed  sync.Once
+	loops   sync.WaitGroup
+}
+
+var (
+	_ protocluster.ClusterProvider = (*provider)(nil)
+	_ memberlist.EventDelegate     = (*provider)(nil)
+	_ memberlist.AliveDelegate     = (*provider)(nil)
+	_ memberlist.Delegate          = (*provider)(nil)
+)
+
+func newProvider(cfg Config, start time.Time, end *ending, told chan<- error) *provider {
+	return &provider{
+		cfg:       cfg,
+		start:     start,
+		log:       cfg.Logger,
+		ending:    end,
+		told:      told,
+		peers:     make(map[string]peer),
+		published: protocluster.NewMemberSet(nil),
+		changed:   make(chan struct{}, 1),
+		stop:      make(chan struct{}),
+	}
+}
+
+// StartMember implements ClusterProvider. It returns when the seeds were joined and the first view is in force, and tells
+// its result to the starting node.
+func (p *provider) StartMember(c *protocluster.Cluster) error {
+	err := p.startMember(c)
+	p.told <- err
+	return err
+}
+
+func (p *provider) startMember(c *protocluster.Cluster) error {
+	p.id = c.ActorSystem.ID
+	address := c.ActorSystem.Address()
+	conf, err := p.settings(address)
+	if err != nil {
+		return err
+	}
+	if p.list, err = memberlist.Create(conf); err != nil {
+		return fmt.Errorf("listen for gossip on %s: %w", p.cfg.GossipAddr, err)
+	}
+	p.mu.Lock()
+	own := p.peers[conf.Name].node
+	p.mu.Unlock()
+	ip, _ := netip.AddrFromSlice(own.Addr)
+	p.address = netip.AddrPortFrom(ip.Unmap(), own.Port)
+
+	if err := p.join(); err != nil {
+		return err
+	}
+	p.publish(c.ActorSystem.EventStream)
+	p.loops.Go(func() { p.publishLoop(c.ActorSystem.EventStream) })
+	p.loops.Go(p.rejoinLoop)
+	return nil
+}
+
+// StartClient implements ClusterProvider. Nodes without kinds run as members: a client cannot be shut down.
+func (p *provider) StartClient(*protocluster.Cluster) error {
+	return errors.New("cluster: clients are not supported, start a member without kinds")
+}
+
+// settings returns memberlist's configuration. address is where this member receives actor messages.
+func (p *provider) settings(address string) (*memberlist.Config, error) {
+	host, port, err := splitAddr(address)
+	if err != nil {
+		return nil, fmt.Errorf("remote address: %w", err)
+	}
+	own := meta{Cluster: p.cfg.Name, ID: p.id, Host: host, Port: port, Start: p.start.UnixMilli(),
+		Kinds: slices.Sorted(maps.Keys(p.cfg.Kinds))}
+	if p.encoded, err = own.encode(); err != nil {
+		return nil, err
+	}
+	conf, err := p.cfg.Profile.memberlist()
+	if err != nil {
+		return nil, err
+	}
+	if conf.SecretKey, err = readKey(p.cfg.KeyFile); err != nil {
+		return nil, err
+	}
+	// Memberlist takes IPs only and listens everywhere on anything else.
+	listen, err := net.ResolveTCPAddr("tcp", p.cfg.GossipAddr)
+	if err != nil {
+		return nil, fmt.Errorf("gossip address: %w", err)
+	}
+	conf.BindAddr, conf.BindPort = listen.IP.String(), listen.Port
+	conf.AdvertisePort = listen.Port
+	if advertised := p.cfg.AdvertiseAddrs.Gossip; advertised != "" {
+		told, err := net.ResolveTCPAddr("tcp", advertised)
+		if err != nil {
+			return nil, fmt.Errorf("advertised gossip address: %w", err)
+		}
+		conf.AdvertiseAddr, conf.AdvertisePort = told.IP.String(), told.Port
+	}
+	conf.Name = address + "/" + p.id
+	conf.Label = p.cfg.Name // traffic of another cluster is dropped unread
+	conf.Delegate, conf.Events, conf.Alive = p, p, p
+	conf.Logger = log.New(gossipLog{p.log, p.stopped}, "", 0)
+	return conf, nil
+}
+
+// join blocks until a seed has answered, another member has come by itself, or there is nobody to join.
+func (p *provider) join() error {
+	retry := time.NewTicker(joinEvery)
+	defer retry.Stop()
+	for tries := 0; ; tries++ {
+		seeds, err := p.missingSeeds()
+		if err == nil && len(seeds) == 0 || p.others() > 0 {
+			return nil
+		}
+		for _, seed := range seeds {
+			if _, err = p.list.Join([]string{seed}); err == nil {
+				return nil
+			}
+			if p.stopped() {
+				break
+			}
+		}
+		if tries == 0 {
+			p.log.Warn("no seed can be joined yet", "seeds", p.cfg.Join, "error", err)
+		}
+		select {
+		case <-retry.C:
+		case <-p.stop:
+		}
+		if p.stopped() {
+			return fmt.Errorf("join %v: %w", p.cfg.Join, err)
+		}
+	}
+}
+
+// missingSeeds returns the addresses of seeds that are not members now.
+func (p *provider) missingSeeds() ([]string, error) {
+	known := map[netip.AddrPort]bool{p.address: true}
+	for _, m := range p.alive() {
+		if ip, ok := netip.AddrFromSlice(m.node.Addr); ok {
+			known[netip.AddrPortFrom(ip.Unmap(), m.node.Port)] = true
+		}
+	}
+	var missing []string
+	var wrong []error
+	for _, seed := range p.cfg.Join {
+		addresses, err := resolveSeed(seed)
+		wrong = append(wrong, err)
+		for _, address := range addresses {
+			// A host name may have addresses of both families; members listen on one.
+			if address.Addr().Is4() == p.address.Addr().Is4() && !known[address] {
+				known[address] = true
+				missing = append(missing, address.String())
+			}
+		}
+	}
+	return missing, errors.Join(wrong...)
+}
+
+func resolveSeed(seed string) ([]netip.AddrPort, error) {
+	host, service, err := net.SplitHostPort(seed)
+	if err != nil {
+		return nil, fmt.Errorf("seed: %w", err)
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("seed %s: %w", seed, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("seed %s: %w", seed, err)
+	}
+	addresses := make([]netip.AddrPort, len(ips))
+	for i, ip := range ips {
+		addresses[i] = netip.AddrPortFrom(ip.Unmap(), uint16(port))
+	}
+	return addresses, nil
+}
+
+func (p *provider) rejoinLoop() {
+	tick := time.NewTicker(rejoinEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-tick.C:
+		}
+		seeds, err := p.missingSeeds()
+		if err != nil {
+			p.log.Warn("seeds not found", "error", err)
+		}
+		for _, seed := range seeds {
+			if p.stopped() {
+				return
+			}
+			if _, err := p.list.Join([]string{seed}); err != nil {
+				p.log.Debug("seed not joined", "seed", seed, "error", err)
+			} else {
+				p.log.Info("seed joined again", "seed", seed)
+			}
+		}
+	}
+}
+
+func (p *provider) publishLoop(stream *eventstream.EventStream) {
+	tick := time.NewTicker(publishEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-tick.C:
+		case <-p.changed:
+			select {
+			case <-p.stop:
+				return
+			case <-time.After(publishDebounce):
+			}
+		}
+		p.publish(stream)
+	}
+}
+
+// publish puts the present list of members in force, less those that left an earlier one: Proto.Actor's subscribers and
+// placement's run on this goroutine.
+//
+// MemberList.UpdateClusterTopology would do the same, but it writes the list of blocked members while every connection
+// that is made reads it without a lock.
+func (p *provider) publish(stream *eventstream.EventStream) {
+	var members protocluster.Members
+	var outcasts []peer
+	for _, m := range p.alive() {
+		if slices.Contains(p.blocked, m.ID) {
+			outcasts = append(outcasts, m)
+		} else {
+			members = append(members, m.proto())
+		}
+	}
+	active := protocluster.NewMemberSet(members)
+	if !active.Equals(p.published) {
+		left := p.published.Except(active).Members()
+		topology := &protocluster.ClusterTopology{TopologyHash: active.TopologyHash(), Members: active.Members(),
+			Joined: active.Except(p.published).Members(), Left: left}
+		p.published = active
+		for _, m := range left {
+			p.blocked = append(p.blocked, m.Id)
+			// Not when a successor has the address: each closed connection terminates the next one there, without end.
+			if !slices.ContainsFunc(members, func(other *protocluster.Member) bool { return other.Address() == m.Address() }) {
+				stream.Publish(&remote.EndpointTerminatedEvent{Address: m.Address()})
+			}
+		}
+		p.blocked = p.blocked[max(0, len(p.blocked)-blockedMax):]
+		stream.Publish(topology)
+	}
+	if active.Len() < p.cfg.Quorum {
+		return // a minority does not judge others
+	}
+	warned := p.warned
+	p.warned = nil
+	for _, m := range outcasts {
+		p.warned = append(p.warned, m.ID)
+		if !slices.Contains(warned, m.ID) {
+			p.log.Warn("member is alive but was taken for dead, telling it to restart", "member", m.ID, "addr", m.addr())
+		}
+		if err := p.list.SendBestEffort(&m.node, append(slices.Clone(evictNotice), m.ID...)); err != nil {
+			p.log.Debug("eviction not sent", "member", m.ID, "error", err)
+		}
+	}
+}
+
+// alive returns the live members in the order of their ids. Of several with one address the youngest counts: the others
+// are earlier processes there that memberlist has not given up yet.
+func (p *provider) alive() []peer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	youngest := make(map[string]peer, len(p.peers))
+	for _, m := range p.peers {
+		if other, ok := youngest[m.addr()]; !ok || cmp.Or(cmp.Compare(m.Start, other.Start), cmp.Compare(m.ID, other.ID)) > 0 {
+			youngest[m.addr()] = m
+		}
+	}
+	return slices.SortedFunc(maps.Values(youngest), func(a, b peer) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+func (p *provider) others() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.peers) - 1
+}
+
+// gossipAddr returns the own gossip address as others see it.
+func (p *provider) gossipAddr() string { return p.address.String() }
+
+// snapshot returns the live members and the last that went.
+func (p *provider) snapshot() []Member {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := slices.Clone(p.departed)
+	for _, m := range p.peers {
+		list = append(list, m.member(MemberAlive))
+	}
+	return list
+}
+
+func (m peer) member(state MemberState) Member {
+	return Member{ID: m.ID, Addr: m.addr(), GossipAddr: m.node.Address(), Kinds: m.Kinds, Start: m.start(), State: state}
+}
+
+// NotifyAlive implements memberlist.AliveDelegate: it refuses strangers.
+func (p *provider) NotifyAlive(node *memberlist.Node) error {
+	_, err := decodeMeta(node.Meta, p.cfg.Name)
+	return err
+}
+
+// NotifyJoin implements memberlist.EventDelegate.
+func (p *provider) NotifyJoin(node *memberlist.Node) {
+	m, err := decodeMeta(node.Meta, p.cfg.Name)
+	if err != nil {
+		return // NotifyAlive has refused it already
+	}
+	p.mu.Lock()
+	p.peers[node.Name] = peer{m, memberlist.Node{Name: node.Name, Addr: bytes.Clone(node.Addr), Port: node.Port}}
+	p.departed = slices.DeleteFunc(p.departed, func(gone Member) bool { return gone.ID == m.ID })
+	p.mu.Unlock()
+	p.signal()
+}
+
+// NotifyUpdate implements memberlist.EventDelegate.
+func (p *provider) NotifyUpdate(node *memberlist.Node) { p.NotifyJoin(node) }
+
+// NotifyLeave implements memberlist.EventDelegate. It is called for the own leaving too.
+func (p *provider) NotifyLeave(node *memberlist.Node) {
+	p.mu.Lock()
+	if m, ok := p.peers[node.Name]; ok {
+		delete(p.peers, node.Name)
+		p.departed = append(p.departed, m.member(MemberGone))
+		p.departed = p.departed[max(0, len(p.departed)-departedMax):]
+	}
+	p.mu.Unlock()
+	p.signal()
+}
+
+func (p *provider) signal() {
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+// NodeMeta implements memberlist.Delegate.
+func (p *provider) NodeMeta(int) []byte { return p.encoded }
+
+// NotifyMsg implements memberlist.Delegate: another member says that it takes this one for dead.
+func (p *provider) NotifyMsg(message []byte) {
+	if id, ok := bytes.CutPrefix(message, evictNotice); ok && string(id) == p.id {
+		p.ending.end(ErrEvicted)
+	}
+}
+
+// GetBroadcasts implements memberlist.Delegate.
+func (p *provider) GetBroadcasts(int, int) [][]byte { return nil }
+
+// LocalState implements memberlist.Delegate.
+func (p *provider) LocalState(bool) []byte { return nil }
+
+// MergeRemoteState implements memberlist.Delegate.
+func (p *provider) MergeRemoteState([]byte, bool) {}
+
+func (p *provider) stopped() bool {
+	select {
+	case <-p.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// halt ends joining and publishing.
+func (p *provider) halt() {
+	p.halted.Do(func() { close(p.stop) })
+}
+
+// Shutdown implements ClusterProvider. Gracefully, the others are told first. It can be called again, but not while
+// StartMember runs.
+func (p *provider) Shutdown(graceful bool) (err error) {
+	p.closed.Do(func() {
+		p.halt()
+		p.loops.Wait()
+		if p.list == nil {
+			return
+		}
+		if graceful {
+			err = p.list.Leave(leaveTimeout)
+		}
+		err = errors.Join(err, p.list.Shutdown())
+	})
+	return err
+}

@@ -1,0 +1,21 @@
+// Command evently is the booking engine: the node, its database, and the tools to look after both.
+//
+// Everything is wired here and nowhere else: settings (setting.go, config.go), commands (command.go and a file for each),
+// and the running node (program.go), which starts its parts in order and stops them in the opposite one. The whole
+// program is one call of run, which the tests use as the binary does.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	_ "time/tzdata" // events have time zones, and containers may have no data on them
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal asks the program to drain. From then on signals have their usual effect: the second one ends it.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/evently/evently"
+	"github.com/evently/evently/actors"
+	"github.com/evently/evently/cluster"
+	"github.com/evently/evently/http"
+	"github.com/evently/evently/store"
+)
+
+// program is a running node. Its parts are started in the order of the steps of start, and stopped in the opposite
+// one: the API drains first, while all that it needs still works, and Postgres goes last.
+type program struct {
+	config   *Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+
+	public, admin net.Listener
+	stops         []step     // in the order of the starts
+	failed        chan error // told when a part has ended by itself; buffered for all of them
+	parts         int
+}
+
+// step undoes the start of a part.
+type step struct {
+	name string
+	stop func(ctx context.Context) error
+}
+
+// failuresMax is how many parts can report their end.
+const failuresMax = 8
+
+// newProgram takes the addresses, so that a taken one is found before anything else is started. Clients that connect now
+// are answered when the node is up.
+func newProgram(config *Config, log *slog.Logger) (*program, error) {
+	p := &program{config: config, log: log, registry: prometheus.NewRegistry(), failed: make(chan error, failuresMax)}
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	var err error
+	if p.public, err = listen("http_addr", config.HTTPAddr); err != nil {
+		return nil, err
+	}
+	if p.admin, err = listen("admin_addr", config.AdminAddr); err != nil {
+		return nil, errors.Join(err, p.public.Close())
+	}
+	p.onStop("listeners", func(context.Context) error {
+		return errors.Join(ignoreClosed(p.public.Close()), ignoreClosed(p.admin.Close()))
+	})
+	return p, nil
+}
+
+func listen(setting, addr string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: is another evently running? choose another address, or port 0 for a free one", setting, err)
+	}
+	return listener, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (p *program) onStop(name string, stop func(ctx context.Context) error) {
+	p.stops = append(p.stops, step{name, stop})
+}
+
+// background runs a part until it is stopped. A part that ends before with an error ends the program.
+func (p *program) background(name string, run func(ctx context.Context) error) {
+	if p.parts++; p.parts > failuresMax {
+		panic(fmt.Sprintf("program: %d parts, at most %d", p.parts, failuresMax))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		err := run(ctx)
+		if err != nil && ctx.Err() == nil {
+			p.failed <- fmt.Errorf("%s: %w", name, err)
+			err = nil
+		}
+		ended <- err
+	}()
+	p.onStop(name, func(context.Context) error {
+		cancel()
+		return <-ended
+	})
+}
+
+// start brings up all parts over a migrated database.
+func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
+	p.onStop("database connections", func(context.Context) error {
+		pool.Close()
+		return nil
+	})
+	journal := store.OpenJournal(pool, store.JournalConfig{Logger: p.log, Metrics: store.NewMetrics(p.registry)})
+	p.onStop("journal", func(context.Context) error {
+		journal.Close()
+		return nil
+	})
+	history := store.NewHistory(pool)
+	observer := new(lateObserver)
+	actorMetrics := actors.NewMetrics(p.registry)
+	node, err := p.startNode(ctx, actors.NewKind(actors.Config{
+		Journal: journal, Observer: observer, Logger: p.log, Metrics: actorMetrics,
+	}))
+	if err != nil {
+		return err
+	}
+	engine := actors.NewEngine(node.System(), node, history, actorMetrics)
+
+	server, err := http.New(p.httpConfig(pool, node, engine, history))
+	if err != nil {
+		return err
+	}
+	observer.server.Store(server)
+
+	retention := store.NewRetention(pool, p.log)
+	p.background("retention", func(ctx context.Context) error {
+		retention.Run(ctx)
+		return nil
+	})
+	p.background("sweeper", func(ctx context.Context) error {
+		sweeper := &actors.Sweeper{Engine: engine, Index: journal, Logger: p.log}
+		sweeper.Run(ctx)
+		return nil
+	})
+	p.background("admin listener", func(ctx context.Context) error { return server.ServeAdmin(ctx, p.admin) })
+	p.background("API", func(ctx context.Context) error { return server.Serve(ctx, p.public) })
+	return nil
+}
+
+// startNode joins the cluster. A node that leaves it against its will ends the program, to be restarted under a new id.
+func (p *program) startNode(ctx context.Context, props func(identity string) *actor.Props) (*cluster.Node, error) {
+	transport, err := p.config.remoteTLS()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.config.StartTimeout)
+	defer cancel()
+	node, err := cluster.Start(ctx, cluster.Config{
+		GossipAddr: p.config.ClusterAddr, RemoteAddr: p.config.RemoteAddr,
+		AdvertiseAddrs: cluster.Addrs{Gossip: p.config.ClusterAdvertise, Remote: p.config.RemoteAdvertise},
+		Join:           p.config.Join,
+		KeyFile:        p.config.ClusterKeyFile,
+		RemoteTLS:      transport,
+		Profile:        cluster.Profile(p.config.ClusterProfile),
+		Quorum:         p.config.ClusterQuorum,
+		Kinds:          map[string]cluster.Kind{actors.Kind: {Props: props, Drain: &actors.DrainMessage{}}},
+		Logger:         p.log,
+		Registerer:     p.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.onStop("cluster node", node.Stop)
+	p.background("cluster membership", func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-node.Done():
+			return node.Err()
+		}
+	})
+	return node, nil
+}
+
+func (p *program) httpConfig(pool *pgxpool.Pool, node *cluster.Node, engine evently.Engine, history evently.History) http.Config {
+	c := p.config
+	b := thisBuild()
+	return http.Config{
+		Engine: engine, Catalogue: store.NewCatalogue(pool), History: history,
+		Accounts: store.NewAccounts(pool), Answers: store.NewAnswers(pool),
+		Health: []http.HealthCheck{
+			{Name: "database", Needed: true, Check: pool.Ping},
+			{Name: "cluster", Needed: true, Check: func(context.Context) error { return node.Ready() }},
+		},
+		Info: http.Info{Version: b.Version, Commit: b.Commit, Node: node.ID(), Capabilities: []string{}},
+		Tokens: http.TokenConfig{
+			Secrets: c.tokenSecrets(), Issuer: c.TokenIssuer, Audience: c.TokenAudience, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL,
+		},
+		BookLimit: c.RateLimitBook, AuthLimit: c.RateLimitAuth, AddressLimit: c.RateLimitAddress,
+		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
+		TrustedProxies: c.TrustedProxies, CORSOrigins: c.CORSOrigins, HoldTTL: c.HoldTTL,
+		Logger: p.log, AccessLog: c.AccessLog == on, Registerer: p.registry, Gatherer: p.registry,
+	}
+}
+
+// partStopMax bounds the end of a part. The API is bounded by its drain_timeout instead.
+const partStopMax = 20 * time.Second
+
+// stop ends all parts in order. It goes on after failures.
+func (p *program) stop() error {
+	var errs []error
+	for _, step := range slices.Backward(p.stops) {
+		p.log.Debug("stopping", "part", step.name)
+		ctx, cancel := context.WithTimeout(context.Background(), partStopMax)
+		if err := step.stop(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", step.name, err))
+		}
+		cancel()
+	}
+	p.stops = nil
+	return errors.Join(errs...)
+}
+
+// lateObserver passes committed states on to the server, once there is one. Until then nobody has asked for them.
+type lateObserver struct{ server atomic.Pointer[http.Server] }
+
+func (o *lateObserver) Committed(state *evently.State) {
+	if server := o.server.Load(); server != nil {
+		server.Committed(state)
+	}
+}

@@ -1,0 +1,214 @@
+package http
+
+import (
+	"cmp"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/evently/evently"
+)
+
+func (s *Server) adminRoutes() []route {
+	return []route{
+		{method: http.MethodGet, path: "/admin/events", handle: s.listManagedEvents, access: organizer},
+		{method: http.MethodPost, path: "/admin/events", handle: s.createEvent, access: organizer, key: keyOptional},
+		{method: http.MethodGet, path: "/admin/events/capacity_utilization", handle: s.listUtilization, access: organizer},
+		{method: http.MethodGet, path: "/admin/events/:id", handle: s.getManagedEvent, access: organizer},
+		{method: http.MethodPut, path: "/admin/events/:id", handle: s.reviseEvent, access: organizer},
+		{method: http.MethodDelete, path: "/admin/events/:id", handle: s.deleteEvent, access: organizer},
+		{method: http.MethodPost, path: "/admin/events/:id/publish", handle: s.publishEvent, access: organizer, key: keyOptional, noBody: true},
+		{method: http.MethodPost, path: "/admin/events/:id/cancel", handle: s.cancelEvent, access: organizer, key: keyOptional, noBody: true},
+		{method: http.MethodGet, path: "/admin/events/:id/bookings", handle: s.listEventBookings, access: organizer},
+	}
+}
+
+// firstVersion is the Version of a new event.
+const firstVersion = 1
+
+var errVersionRequired = &evently.Error{
+	Code: evently.CodeVersionRequired, Detail: "The If-Match header is needed: the ETag of the event that the change was made against.",
+}
+
+func (s *Server) createEvent(c *gin.Context) error {
+	var body eventBody
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	now := s.config.Now().UTC().Truncate(time.Millisecond)
+	details, _, err := body.details(nil, s.config.HoldTTL, now)
+	if err != nil {
+		return err
+	}
+	// A request that is repeated with its key after a crash, and so before its answer was stored, makes the same event again.
+	key := answerKey(c)
+	id := cmp.Or(key.Hi, key.Lo)
+	if id == 0 {
+		if id, err = s.random64(); err != nil {
+			return err
+		}
+	}
+	who := principal(c).User
+	event := &evently.Event{
+		ID: evently.EventID(id), Organizer: who, Status: body.status(), Version: firstVersion, CreatedAt: now, EventDetails: details,
+	}
+	created, err := s.config.Catalogue.CreateEvent(c.Request.Context(), event, who, requestID(c))
+	if err != nil {
+		return err
+	}
+	c.Writer.Header()["Location"] = []string{"/events/" + created.ID.String()}
+	return s.answerChanged(c, http.StatusCreated, created)
+}
+
+func (s *Server) reviseEvent(c *gin.Context) error {
+	state, err := s.managedState(c)
+	if err != nil {
+		return err
+	}
+	tags := c.Request.Header["If-Match"]
+	if len(tags) == 0 {
+		return errVersionRequired
+	}
+	if _, wellFormed := matchTag(tags, "", false); !wellFormed {
+		return invalid("If-Match", `must be an entity tag such as "3"`)
+	}
+	var body eventBody
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	if matched, _ := matchTag(tags, eventTag(state.Event), false); !matched {
+		// The change may have been made on another node a moment ago.
+		s.caches.states.expire(state.Event.ID)
+		if state, err = s.managedState(c); err != nil {
+			return err
+		}
+		if matched, _ = matchTag(tags, eventTag(state.Event), false); !matched {
+			return evently.ErrVersionStale
+		}
+	}
+	details, places, err := body.details(state.Event, s.config.HoldTTL, s.config.Now())
+	if err != nil {
+		return err
+	}
+	reply, err := s.do(c, state.Event.ID, &evently.Revise{Version: state.Event.Version, Details: details})
+	if err != nil {
+		s.caches.states.expire(state.Event.ID) // what was refused may be news to this node
+		return places.translateError(err)
+	}
+	return s.answerChanged(c, http.StatusOK, reply.Event)
+}
+
+func (s *Server) publishEvent(c *gin.Context) error { return s.change(c, &evently.Publish{}) }
+
+func (s *Server) cancelEvent(c *gin.Context) error { return s.change(c, &evently.CancelEvent{}) }
+
+// change has the owner of a managed event decide a command that changes the event.
+func (s *Server) change(c *gin.Context, command evently.Command) error {
+	state, err := s.managedState(c)
+	if err != nil {
+		return err
+	}
+	reply, err := s.do(c, state.Event.ID, command)
+	if err != nil {
+		return err
+	}
+	return s.answerChanged(c, http.StatusOK, reply.Event)
+}
+
+func (s *Server) deleteEvent(c *gin.Context) error {
+	state, err := s.managedState(c)
+	if err != nil {
+		return err
+	}
+	if err := s.config.Catalogue.DeleteDraft(c.Request.Context(), state.Event.ID); err != nil {
+		return err
+	}
+	s.caches.changed(state.Event.ID)
+	writeNothing(c)
+	return nil
+}
+
+func (s *Server) getManagedEvent(c *gin.Context) error {
+	state, err := s.managedState(c)
+	if err != nil {
+		return err
+	}
+	writeEvent(c, state)
+	return nil
+}
+
+// managedState returns the state of an event of the organizer who asks, or of anybody's for an admin. Others are not there.
+func (s *Server) managedState(c *gin.Context) (*evently.State, error) {
+	id, err := eventParam(c)
+	if err != nil {
+		return nil, err
+	}
+	state, err := s.caches.states.get(c.Request.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	if who := principal(c); who.Role != evently.RoleAdmin && state.Event.Organizer != who.User {
+		return nil, evently.ErrEventNotFound
+	}
+	return state, nil
+}
+
+// answerChanged answers with an event as it is after a change.
+func (s *Server) answerChanged(c *gin.Context, status int, event *evently.Event) error {
+	s.caches.changed(event.ID)
+	state, err := s.caches.states.get(c.Request.Context(), event.ID)
+	if err != nil {
+		return err
+	}
+	if state.Event.Version < event.Version {
+		return evently.ErrUnavailable // an old state, served because the database has gone away since
+	}
+	c.Writer.Header()["Etag"] = []string{eventTag(state.Event)}
+	writeJSON(c, status, newEventJSON(state))
+	return nil
+}
+
+// managedStates lists the events of the organizer who asks, or everybody's for an admin, in all statuses.
+func (s *Server) managedStates(c *gin.Context) ([]*evently.State, *evently.Cursor, error) {
+	query, err := listQueryOf(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	statuses, err := statusesOf(c, evently.ParseEventStatus)
+	if err != nil {
+		return nil, nil, err
+	}
+	filter := query.filter(statuses...)
+	if who := principal(c); who.Role != evently.RoleAdmin {
+		filter.Organizer = who.User
+	}
+	states, next, err := s.config.Catalogue.States(c.Request.Context(), filter, query.page())
+	return s.caches.newest(states), next, err
+}
+
+func (s *Server) listManagedEvents(c *gin.Context) error {
+	states, next, err := s.managedStates(c)
+	if err != nil {
+		return err
+	}
+	writeJSON(c, http.StatusOK, newEventListJSON(states, next))
+	return nil
+}
+
+func (s *Server) listUtilization(c *gin.Context) error {
+	states, next, err := s.managedStates(c)
+	if err != nil {
+		return err
+	}
+	writeJSON(c, http.StatusOK, &utilizationListJSON{Data: mapStates(states, newUtilizationJSON), NextCursor: nextCursor(next)})
+	return nil
+}
+
+func (s *Server) listEventBookings(c *gin.Context) error {
+	state, err := s.managedState(c)
+	if err != nil {
+		return err
+	}
+	return s.listReservations(c, evently.ReservationFilter{Event: state.Event.ID})
+}

@@ -1,0 +1,265 @@
+package http
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/evently/evently"
+)
+
+// book is POST /events/{id}/book. The outcome of every request that comes this far is counted.
+func (s *Server) book(c *gin.Context) error {
+	reply, err := s.hold(c)
+	if err != nil {
+		s.metrics.bookings.WithLabelValues(string(refusalOf(err).Code)).Inc()
+		return err
+	}
+	header := c.Writer.Header()
+	var location [64]byte
+	header["Location"] = []string{string(reply.Reservation.ID.AppendText(append(location[:0], "/reservations/"...)))}
+	outcome := "held"
+	if reply.Replayed {
+		outcome = "replayed"
+		header["Idempotency-Replayed"] = replayedTrue
+	}
+	s.metrics.bookings.WithLabelValues(outcome).Inc()
+	writeReservation(c, http.StatusCreated, &reply.Reservation)
+	return nil
+}
+
+func (s *Server) hold(c *gin.Context) (evently.Reply, error) {
+	event, err := eventParam(c)
+	if err != nil {
+		return evently.Reply{}, err
+	}
+	key, err := idempotencyKey(c)
+	if err != nil {
+		return evently.Reply{}, err
+	}
+	body, err := jsonBody(c)
+	if err != nil {
+		return evently.Reply{}, err
+	}
+	var asked bookBody
+	if err := asked.scan(body); err != nil {
+		return evently.Reply{}, err
+	}
+	ctx := c.Request.Context()
+	items, err := s.seats(ctx, event, &asked)
+	if err != nil {
+		return evently.Reply{}, err
+	}
+	token, err := s.random64()
+	if err != nil {
+		return evently.Reply{}, err
+	}
+	who := principal(c).User
+	// Not pooled: when ctx ends first, the event's owner may still be reading them.
+	call := &struct {
+		request evently.Request
+		book    evently.Book
+	}{
+		evently.Request{Event: event, Who: who, ID: requestID(c)},
+		evently.Book{User: who, Key: evently.BookKey(who, key), Items: items, Token: evently.Token(token)},
+	}
+	call.request.Command = &call.book
+	return s.config.Engine.Do(ctx, &call.request)
+}
+
+// seats turns what was asked into items. A bare quantity is of the event's only tier.
+func (s *Server) seats(ctx context.Context, event evently.EventID, asked *bookBody) (evently.Items, error) {
+	items := asked.items[:min(asked.count, len(asked.items))]
+	if !asked.hasItems {
+		if asked.quantity < 1 {
+			return evently.Items{}, invalid("quantity", "must be at least 1")
+		}
+		state, err := s.caches.states.get(ctx, event)
+		if err != nil {
+			return evently.Items{}, err
+		}
+		tier, only := onlyTier(state.Event.Tiers)
+		if !only {
+			return evently.Items{}, invalid("items", "is required instead of quantity: the event has more than one tier")
+		}
+		items = append(items, evently.Item{Tier: tier, Quantity: asked.quantity})
+	}
+	for i := range items {
+		switch {
+		case items[i].Tier == tierUnknown:
+			return evently.Items{}, evently.ErrUnknownTier
+		case items[i].Quantity > evently.MaxPerBookingMax: // and so more than any event allows
+			return evently.Items{}, evently.ErrQuantityExceedsLimit
+		}
+	}
+	return evently.NewItems(items...)
+}
+
+// onlyTier returns the index of the tier on offer when there is no other.
+func onlyTier(tiers []evently.Tier) (index int, only bool) {
+	index = -1
+	for i := range tiers {
+		switch {
+		case tiers[i].Retired:
+		case index >= 0:
+			return -1, false
+		default:
+			index = i
+		}
+	}
+	return index, index >= 0
+}
+
+// bookBody is the body of POST /events/{id}/book: {"quantity":2} or {"items":[{"tier_id":"t1","quantity":2}]}.
+type bookBody struct {
+	quantity int
+	items    [evently.TiersMax + 1]evently.Item // the one too many tells that there are too many
+	count    int
+	hasItems bool
+}
+
+// tierUnknown stands for a tier id that no event has.
+const tierUnknown = -1
+
+// scan fills b. It refuses what decode refuses, without reflection.
+func (b *bookBody) scan(text []byte) error {
+	s := bookScanner{lexer: lexer{data: text}, item: -1}
+	seen, err := s.object([2]string{"quantity", "items"}, func(name int) (err error) {
+		if name == 0 {
+			b.quantity, err = s.integer("quantity")
+			return err
+		}
+		b.hasItems = true
+		return b.scanItems(&s)
+	})
+	switch {
+	case err != nil:
+		return err
+	case !s.ended():
+		return s.refuse("", "has data after its end")
+	case seen == [2]bool{true, true}:
+		return s.refuse("items", "must not be given together with quantity")
+	case seen == [2]bool{}:
+		return s.refuse("quantity", "is required, or items")
+	}
+	return nil
+}
+
+func (b *bookBody) scanItems(s *bookScanner) error {
+	if !s.take('[') {
+		return s.refuse("items", "must be a list")
+	}
+	for more := !s.take(']'); more; b.count++ {
+		item := &b.items[min(b.count, evently.TiersMax)]
+		s.item = b.count
+		seen, err := s.object([2]string{"tier_id", "quantity"}, func(name int) (err error) {
+			if name == 0 {
+				item.Tier, err = s.tier()
+			} else {
+				item.Quantity, err = s.integer("quantity")
+			}
+			return err
+		})
+		switch {
+		case err != nil:
+			return err
+		case !seen[0]:
+			return s.refuse("tier_id", "is required")
+		case !seen[1]:
+			return s.refuse("quantity", "is required")
+		}
+		s.item = -1
+		if more = s.take(','); !more && !s.take(']') {
+			return s.refuse("", s.syntax())
+		}
+	}
+	return nil
+}
+
+// bookScanner reads a bookBody.
+type bookScanner struct {
+	lexer
+	item int // index of the item that is being read, or -1
+}
+
+// object reads an object that knows two names and returns which of them it has. read is called at the value of a name.
+func (s *bookScanner) object(names [2]string, read func(name int) error) (seen [2]bool, err error) {
+	if !s.take('{') {
+		return seen, s.refuse("", "must be an object")
+	}
+	for more := !s.take('}'); more; {
+		raw, escaped, fault := s.text()
+		if fault != "" {
+			return seen, s.refuse("", fault)
+		}
+		if escaped {
+			raw = []byte(unquote(raw, true))
+		}
+		name := 0
+		if string(raw) != names[name] {
+			name++
+		}
+		switch {
+		case string(raw) != names[name]:
+			return seen, s.refuse(string(raw), "is not a field of this request")
+		case seen[name]:
+			return seen, s.refuse(names[name], "stands twice")
+		case !s.take(':'):
+			return seen, s.refuse("", s.syntax())
+		}
+		seen[name] = true
+		if err := read(name); err != nil {
+			return seen, err
+		}
+		if more = s.take(','); !more && !s.take('}') {
+			return seen, s.refuse("", s.syntax())
+		}
+	}
+	return seen, nil
+}
+
+func (s *bookScanner) integer(field string) (int, error) {
+	if first := s.peek(); first != '-' && (first < '0' || first > '9') {
+		return 0, s.refuse(field, "must be a whole number")
+	}
+	raw, fault := s.number()
+	if fault != "" {
+		return 0, s.refuse("", fault)
+	}
+	n, err := strconv.Atoi(string(raw))
+	if err != nil { // a fraction, an exponent, or too large
+		return 0, s.refuse(field, "must be a whole number")
+	}
+	return n, nil
+}
+
+func (s *bookScanner) tier() (int, error) {
+	if s.peek() != '"' {
+		return 0, s.refuse("tier_id", "must be a string")
+	}
+	raw, escaped, fault := s.text()
+	if fault != "" {
+		return 0, s.refuse("", fault)
+	}
+	tier, err := evently.ParseTierID(unquote(raw, escaped))
+	if err != nil {
+		return tierUnknown, nil
+	}
+	return tier, nil
+}
+
+// refuse names a field of the item that is being read, or of the body; "" is the item or the body itself.
+func (s *bookScanner) refuse(field, message string) error {
+	switch {
+	case s.item >= 0 && field == "":
+		field = fmt.Sprintf("items[%d]", s.item)
+	case s.item >= 0:
+		field = fmt.Sprintf("items[%d].%s", s.item, field)
+	case field == "":
+		field = "body"
+	}
+	return invalid(field, message)
+}

@@ -1,0 +1,143 @@
+package http
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/evently/evently"
+)
+
+// bodyBytesMax bounds a request's body.
+const bodyBytesMax = 64 << 10
+
+// exchange is one request and its answer on the way through the chain. It is the context's Writer, which costs nothing to
+// look up and spares the map that gin's own Set allocates. Exchanges are pooled: nothing may keep one after its request.
+type exchange struct {
+	gin.ResponseWriter
+	id        string
+	who       evently.Principal
+	scope     evently.Key // of the Idempotency-Key under keyOptional; zero: none was sent
+	body      []byte      // the request's, once read
+	bodyRead  bool
+	recording bool // the answer is held back in record until it is stored
+	recorded  bool
+	record    []byte
+}
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+
+func exchangeOf(c *gin.Context) *exchange { return c.Writer.(*exchange) }
+
+// requestID is the request's X-Request-Id, sent or made.
+func requestID(c *gin.Context) string { return exchangeOf(c).id }
+
+// principal is who makes the request. It is zero on public routes.
+func principal(c *gin.Context) evently.Principal { return exchangeOf(c).who }
+
+// answerKey is the digest of the request's Idempotency-Key in its scope of user, method and path, on routes with keyOptional.
+// It is zero when the request has none.
+func answerKey(c *gin.Context) evently.Key { return exchangeOf(c).scope }
+
+// readBody returns the request's body, at most bodyBytesMax. It belongs to the request: copy what must outlive it.
+func readBody(c *gin.Context) ([]byte, error) {
+	x := exchangeOf(c)
+	if x.bodyRead {
+		return x.body, nil
+	}
+	if c.Request.ContentLength > bodyBytesMax {
+		return nil, errBodyTooLarge
+	}
+	for body := c.Request.Body; body != nil; {
+		if len(x.body) == cap(x.body) {
+			x.body = append(x.body, make([]byte, max(512, cap(x.body)))...)[:len(x.body)]
+		}
+		n, err := body.Read(x.body[len(x.body):cap(x.body)])
+		x.body = x.body[:len(x.body)+n]
+		if len(x.body) > bodyBytesMax {
+			return nil, errBodyTooLarge
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, invalid("body", "could not be read to its end")
+		}
+	}
+	x.bodyRead = true
+	return x.body, nil
+}
+
+// invalid is the refusal of a request for one field.
+func invalid(field, message string) error {
+	return evently.FieldErrors{{Field: field, Message: message}}.Err()
+}
+
+// writeJSON answers with a value of which encoding/json knows the form.
+func writeJSON(c *gin.Context, status int, value any) {
+	body, err := json.Marshal(value)
+	if err != nil {
+		panic("http: answer cannot be encoded: " + err.Error())
+	}
+	writeBody(c, status, body)
+}
+
+// writeBody answers with a body, which is JSON unless the header says otherwise.
+func writeBody(c *gin.Context, status int, body []byte) {
+	header := c.Writer.Header()
+	if header["Content-Type"] == nil {
+		header["Content-Type"] = jsonMediaType
+	}
+	header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	c.Writer.WriteHeader(status)
+	// A client that went away is no failure of the server, and net/http ends its connection.
+	_, _ = c.Writer.Write(body)
+}
+
+// writeNothing answers 204.
+func writeNothing(c *gin.Context) {
+	c.Writer.WriteHeader(http.StatusNoContent)
+	c.Writer.WriteHeaderNow()
+}
+
+// Unwrap serves http.ResponseController.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+func (x *exchange) Write(data []byte) (int, error) {
+	if !x.recording {
+		return x.ResponseWriter.Write(data)
+	}
+	x.recorded = true
+	x.record = append(x.record, data...)
+	return len(data), nil
+}
+
+func (x *exchange) WriteString(s string) (int, error) {
+	if !x.recording {
+		return x.ResponseWriter.WriteString(s)
+	}
+	x.recorded = true
+	x.record = append(x.record, s...)
+	return len(s), nil
+}
+
+func (x *exchange) WriteHeaderNow() {
+	if x.recording {
+		x.recorded = true
+		return
+	}
+	x.ResponseWriter.WriteHeaderNow()
+}
+
+func (x *exchange) Written() bool { return x.recording && x.recorded || x.ResponseWriter.Written() }
+
+func (x *exchange) Flush() {
+	if !x.recording {
+		x.ResponseWriter.Flush()
+	}
+}

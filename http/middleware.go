@@ -1,0 +1,245 @@
+package http
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/evently/evently"
+)
+
+// chain makes what the router calls for a route. The steps are functions around functions, put together once, so that a
+// request allocates nothing for them.
+func (s *Server) chain(r *route) gin.HandlerFunc {
+	answer := s.keyed(r.key, emptyBody(r.noBody, r.handle))
+	answer = s.limited(r.limit, answer)
+	answer = s.authenticated(r.access, answer)
+	answer = s.addressed(answer)
+	answer = sized(answer)
+	answer = s.crossOrigin(answer)
+	answer = s.admitted(r.always, answer)
+	answer = s.recovered(answer)
+	meter := s.metrics.meter(r.method, r.path)
+
+	return func(c *gin.Context) {
+		begun := s.config.Now()
+		x := exchanges.Get().(*exchange)
+		*x = exchange{ResponseWriter: c.Writer, id: s.ids.of(c.Request), body: x.body[:0], record: x.record[:0]}
+		c.Writer = x
+		defer func() {
+			took := s.config.Now().Sub(begun)
+			meter.count(x.Status(), took)
+			s.logAccess(c, x, took)
+			c.Writer = x.ResponseWriter
+			exchanges.Put(x)
+		}()
+		secure(x)
+		if err := answer(c); err != nil {
+			s.writeProblem(c, err)
+		}
+	}
+}
+
+// secure sets the headers of every answer. What is private must not be stored; a handler that knows better says so.
+func secure(x *exchange) {
+	header := x.Header()
+	header["X-Request-Id"] = []string{x.id}
+	header["X-Content-Type-Options"] = noSniff
+	header["Content-Security-Policy"] = noContent
+	header["Referrer-Policy"] = noReferrer
+	header["Cache-Control"] = noStore
+}
+
+func (s *Server) logAccess(c *gin.Context, x *exchange, took time.Duration) {
+	ctx := c.Request.Context()
+	if !s.config.AccessLog || !s.config.Logger.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	user := ""
+	if x.who.User != 0 {
+		user = x.who.User.String()
+	}
+	s.config.Logger.LogAttrs(ctx, slog.LevelInfo, "request",
+		slog.String("request_id", x.id), slog.String("method", c.Request.Method), slog.String("path", c.Request.URL.Path),
+		slog.Int("status", x.Status()), slog.Int("bytes", max(x.Size(), 0)), slog.Float64("seconds", took.Seconds()),
+		slog.String("address", c.ClientIP()), slog.String("user", user))
+}
+
+// panicError is a panic of a handler.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
+
+// recovered makes a panic an error, so that it ends one request and not the process.
+func (s *Server) recovered(next handler) handler {
+	return func(c *gin.Context) (err error) {
+		defer func() {
+			switch value := recover(); value {
+			case nil:
+			case http.ErrAbortHandler: // asks net/http to cut the connection
+				panic(value)
+			default:
+				s.metrics.panics.Inc()
+				err = &panicError{value, debug.Stack()}
+			}
+		}()
+		return next(c)
+	}
+}
+
+// admitted bounds the requests in flight and the time of each.
+func (s *Server) admitted(always bool, next handler) handler {
+	return func(c *gin.Context) error {
+		defer s.inFlight.Add(-1)
+		if s.inFlight.Add(1) > int64(s.config.InFlightMax) && !always {
+			return evently.ErrOverloaded
+		}
+		s.metrics.inFlight.Inc()
+		defer s.metrics.inFlight.Dec()
+		request := c.Request
+		ctx, cancel := context.WithTimeout(request.Context(), s.config.RequestTimeout)
+		c.Request = request.WithContext(ctx)
+		defer func() {
+			cancel()
+			c.Request = request // whose context tells whether the client is still there
+		}()
+		return next(c)
+	}
+}
+
+// crossOrigin tells browsers which pages of other origins may use the API. Tokens travel in a header and never in a cookie, so
+// a request from elsewhere does no harm by itself: it is answered, and its page cannot read the answer.
+func (s *Server) crossOrigin(next handler) handler {
+	origins := s.config.CORSOrigins
+	if len(origins) == 0 {
+		return next
+	}
+	methods := []string{"GET, HEAD, POST, PUT, DELETE"}
+	asks := []string{"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Request-Id"}
+	tells := []string{"ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"}
+	age := []string{"600"}
+	return func(c *gin.Context) error {
+		origin := c.Request.Header["Origin"]
+		if len(origin) != 1 {
+			return next(c)
+		}
+		header := c.Writer.Header()
+		header["Vary"] = append(header["Vary"], "Origin")
+		if !slices.Contains(origins, "*") && !slices.Contains(origins, origin[0]) {
+			return next(c)
+		}
+		header["Access-Control-Allow-Origin"] = origin
+		if c.Request.Method == http.MethodOptions && c.GetHeader("Access-Control-Request-Method") != "" {
+			header["Access-Control-Allow-Methods"], header["Access-Control-Allow-Headers"] = methods, asks
+			header["Access-Control-Max-Age"] = age
+			writeNothing(c)
+			return nil
+		}
+		header["Access-Control-Expose-Headers"] = tells
+		return next(c)
+	}
+}
+
+// sized refuses a body that says itself that it is too large, before anything is done for it.
+func sized(next handler) handler {
+	return func(c *gin.Context) error {
+		if c.Request.ContentLength > bodyBytesMax {
+			return errBodyTooLarge
+		}
+		return next(c)
+	}
+}
+
+// authenticated finds who makes the request and whether the route is for them.
+func (s *Server) authenticated(needs access, next handler) handler {
+	if needs == public {
+		return next
+	}
+	role := map[access]evently.Role{signedIn: evently.RoleUser, organizer: evently.RoleOrganizer, admin: evently.RoleAdmin}[needs]
+	return func(c *gin.Context) error {
+		token, found := bearer(c.Request.Header)
+		if !found {
+			return evently.ErrUnauthenticated
+		}
+		who, err := s.tokens.verify(token)
+		if err != nil || s.revoked.has(who.Session) {
+			c.Writer.Header()["Www-Authenticate"] = challengeInvalid
+			return evently.ErrUnauthenticated
+		}
+		if who.Role < role {
+			return evently.ErrForbidden
+		}
+		exchangeOf(c).who = who
+		return next(c)
+	}
+}
+
+func bearer(header http.Header) (token string, found bool) {
+	const scheme = "Bearer "
+	values := header["Authorization"]
+	if len(values) != 1 || len(values[0]) <= len(scheme) || !strings.EqualFold(values[0][:len(scheme)], scheme) {
+		return "", false
+	}
+	return values[0][len(scheme):], true
+}
+
+// requestIDs makes ids for requests that bring none: unique, and no secret.
+type requestIDs struct {
+	prefix string // of this process
+	last   *atomic.Uint64
+}
+
+const requestIDLenMax = 128
+
+func newRequestIDs(random io.Reader) (requestIDs, error) {
+	var prefix [9]byte
+	if _, err := io.ReadFull(random, prefix[:]); err != nil {
+		return requestIDs{}, fmt.Errorf("draw a random number: %w", err)
+	}
+	return requestIDs{base64.RawURLEncoding.EncodeToString(prefix[:]) + ".", new(atomic.Uint64)}, nil
+}
+
+// of returns the id that a request brings if it is fit to be logged and repeated, else a new one.
+func (ids requestIDs) of(request *http.Request) string {
+	if sent := request.Header["X-Request-Id"]; len(sent) == 1 && validRequestID(sent[0]) {
+		return sent[0]
+	}
+	var buf [32]byte
+	return string(strconv.AppendUint(append(buf[:0], ids.prefix...), ids.last.Add(1), 36))
+}
+
+func validRequestID(id string) bool {
+	for i := range len(id) {
+		b := id[i]
+		if b-'0' > 9 && b|0x20-'a' > 25 && b != '.' && b != '_' && b != '-' {
+			return false
+		}
+	}
+	return 1 <= len(id) && len(id) <= requestIDLenMax
+}
+
+// Header values that never change are shared, which spares an allocation each.
+var (
+	jsonMediaType    = []string{"application/json"}
+	problemMediaType = []string{"application/problem+json"}
+	noStore          = []string{"no-store"}
+	noSniff          = []string{"nosniff"}
+	noReferrer       = []string{"no-referrer"}
+	noContent        = []string{"default-src 'none'; frame-ancestors 'none'"}
+	challengePlain   = []string{`Bearer realm="evently"`}
+	challengeInvalid = []string{`Bearer realm="evently", error="invalid_token"`}
+)

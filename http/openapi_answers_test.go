@@ -1,0 +1,257 @@
+package http
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/evently/evently"
+	"github.com/evently/evently/http/apitest"
+)
+
+// request makes a request of an operation out of the document's examples.
+func (o *operation) request(t *testing.T, bearer string) (path, body string, headers []string) {
+	t.Helper()
+	path = o.path
+	for _, parameter := range o.Parameters {
+		example := fmt.Sprint(parameter.Value.Example)
+		switch {
+		case parameter.Value.In == openapi3.ParameterInPath:
+			path = strings.ReplaceAll(path, "{"+parameter.Value.Name+"}", example)
+		case parameter.Value.In == openapi3.ParameterInHeader && parameter.Value.Required:
+			headers = append(headers, parameter.Value.Name, example)
+		}
+	}
+	if o.RequestBody != nil {
+		media := o.RequestBody.Value.Content["application/json"]
+		example := media.Example
+		for _, name := range slices.Sorted(maps.Keys(media.Examples)) {
+			example = media.Examples[name].Value.Value
+		}
+		text, err := json.Marshal(example)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body = string(text)
+	}
+	if o.needsToken() {
+		headers = append(headers, "Authorization", bearer)
+	}
+	return path, body, headers
+}
+
+// exampleEvent is the event that the examples speak of.
+const exampleEvent = "evt_0c9h4w2k7m3qe"
+
+// Each refusal that all operations of a kind have is provoked with the document's own examples; the client checks that the
+// answer is as described.
+func TestOpenAPI_DescribesTheRefusals(t *testing.T) {
+	w, box := newBoxSite(t)
+	w.client = apitest.NewClient(t, w.url)
+	id, err := evently.ParseEventID(exampleEvent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bearer, who := w.token(t, evently.RoleOrganizer)
+	box.add(box.event(id, who.User, seats("Stalls", 120, 4500), seats("Balcony", 40, 2900)), nil)
+	user, _ := w.token(t, evently.RoleUser)
+	limited := newSite(t, func(config *Config) { config.AddressLimit = Limit{1, time.Hour} })
+	limited.do(t, http.MethodGet, "/livez", "")
+	limited.client = &http.Client{Transport: &apitest.Transport{T: t, Contract: parseContract(t), Base: limited.client.Transport}}
+
+	wrong := apitest.Wrong(t.Context())
+	operations(t, func(t *testing.T, o *operation) {
+		path, body, headers := o.request(t, bearer)
+		want := func(site *site, ctx context.Context, status int, body string, headers ...string) {
+			t.Helper()
+			if got, err := site.try(ctx, o.method, path, body, headers...); err != nil || got.status != status {
+				t.Errorf("got %v, %v; want status %d", got, err, status)
+			}
+		}
+		described := func(status int) bool { return o.Responses.Status(status) != nil }
+		want(limited, t.Context(), http.StatusTooManyRequests, body, headers...)
+		if o.needsToken() {
+			want(w, wrong, http.StatusUnauthorized, body, headers[:len(headers)-2]...)
+		}
+		if described(http.StatusForbidden) {
+			want(w, t.Context(), http.StatusForbidden, body, append(headers[:len(headers)-2:len(headers)-2], "Authorization", user)...)
+		}
+		if described(http.StatusUnsupportedMediaType) {
+			want(w, wrong, http.StatusBadRequest, `{"colour":"red"}`, headers...)
+			want(w, wrong, http.StatusRequestEntityTooLarge, strings.Repeat(" ", bodyBytesMax+1), headers...)
+			want(w, wrong, http.StatusUnsupportedMediaType, "quantity=2", append(headers, "Content-Type", "application/x-www-form-urlencoded")...)
+		}
+		if described(http.StatusNotFound) && o.OperationID != "getDocsFile" {
+			path = strings.ReplaceAll(o.path, "{id}", "nobody")
+			want(w, t.Context(), http.StatusNotFound, body, headers...)
+		}
+	})
+	for _, fault := range []error{evently.ErrOverloaded, errors.New("disk on fire")} {
+		broken := newSite(t, func(config *Config) {
+			down := &fakeBox{fail: fault, clock: w.clock}
+			config.Engine, config.Catalogue, config.History = down, down, down
+		})
+		broken.accounts.failWith(fault)
+		broken.client = &http.Client{Transport: &apitest.Transport{T: t, Contract: parseContract(t), Base: broken.client.Transport}}
+		bearer, _ := broken.token(t, evently.RoleOrganizer)
+		operations(t, func(t *testing.T, o *operation) {
+			path, body, headers := o.request(t, bearer)
+			got := broken.do(t, o.method, path, body, headers...)
+			if want := refusalOf(fault).Code; o.needsToken() && !strings.Contains(string(got.body), string(want)) {
+				t.Errorf("status %d, %s; want a problem %s", got.status, got.body, want)
+			}
+		})
+	}
+}
+
+func parseContract(t *testing.T) *apitest.Contract {
+	t.Helper()
+	contract, err := apitest.Parse(openapiDocument)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return contract
+}
+
+// The tour goes through every operation's success and the refusals of its own; the client checks that each request and
+// answer is as described.
+func TestOpenAPI_DescribesTheAnswers(t *testing.T) {
+	w, box := newBoxSite(t)
+	w.client = apitest.NewClient(t, w.url)
+	organizer, who := w.token(t, evently.RoleOrganizer)
+	user, _ := w.token(t, evently.RoleUser)
+	visited := map[string]bool{}
+	// step makes a request to an operation "METHOD /path?query", whose parameter is id.
+	step := func(status int, operation, id, bearer, body string, headers ...string) *answer {
+		t.Helper()
+		method, path, _ := strings.Cut(operation, " ")
+		template, _, _ := strings.Cut(path, "?")
+		visited[method+" "+template] = visited[method+" "+template] || status < 300
+		if bearer != "" {
+			headers = append(headers, "Authorization", bearer)
+		}
+		ctx := t.Context()
+		if status == http.StatusBadRequest || status == http.StatusPreconditionRequired {
+			ctx = apitest.Wrong(ctx)
+		}
+		got, err := w.try(ctx, method, pathTemplate.ReplaceAllString(path, id), body, headers...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.status != status {
+			t.Fatalf("%s: status %d, want %d: %s", operation, got.status, status, got.body)
+		}
+		return got
+	}
+	field := func(a *answer, name string) string {
+		t.Helper()
+		var fields map[string]any
+		a.decode(t, &fields)
+		return fields[name].(string)
+	}
+
+	// Accounts.
+	const ada = `{"email":"ada@example.com","password":"correct horse battery","name":"Ada"}`
+	const login = `{"email":"ada@example.com","password":"correct horse battery"}`
+	step(201, "POST /register", "", "", ada)
+	step(201, "POST /register", "", "", ada)
+	tokens := step(200, "POST /login", "", "", login, "Idempotency-Key", "k")
+	step(200, "POST /login", "", "", login, "Idempotency-Key", "k")
+	step(422, "POST /login", "", "", strings.Replace(login, "horse", "mule", 1), "Idempotency-Key", "k")
+	step(401, "POST /login", "", "", `{"email":"ada@example.com","password":"wrong"}`)
+	refresh := `{"refresh_token":"` + field(tokens, "refresh_token") + `"}`
+	tokens = step(200, "POST /token/refresh", "", "", refresh)
+	session := "Bearer " + field(tokens, "access_token")
+	step(200, "GET /me", "", session, "")
+	var sessions struct{ Data []sessionJSON }
+	step(200, "GET /sessions", "", session, "").decode(t, &sessions)
+	step(204, "DELETE /sessions/{id}", sessions.Data[0].ID, session, "")
+	step(401, "POST /token/refresh", "", "", refresh)
+	another := "Bearer " + field(step(200, "POST /login", "", "", login), "access_token")
+	step(404, "DELETE /sessions/{id}", sessions.Data[0].ID, another, "")
+	step(204, "POST /logout", "", another, "{}", "Idempotency-Key", "k")
+	step(401, "GET /me", "", another, "")
+
+	// Events.
+	const details = `"name":"Jazz","timezone":"Europe/Berlin","starts_at":"2027-04-01T20:00:00+02:00","ends_at":"2027-04-01T23:00:00+02:00",
+		"currency":"EUR","sales_start_at":null,"hold_ttl_seconds":60,"max_per_booking":4`
+	id := field(step(201, "POST /admin/events", "", organizer, `{`+details+`,"capacity":5,"base_price_minor":4500,"status":"draft"}`), "id")
+	step(404, "GET /events/{id}", id, "", "")
+	step(200, "GET /admin/events?status=draft,published&limit=1", "", organizer, "")
+	step(200, "GET /admin/events/{id}", id, organizer, "")
+	step(304, "GET /admin/events/{id}", id, organizer, "", "If-None-Match", `"1"`)
+	revision := `{` + details + `,"tiers":[{"id":"t1","name":"Floor","capacity":5,"base_price_minor":4500},{"name":"Balcony","capacity":3,"base_price_minor":0}]}`
+	step(428, "PUT /admin/events/{id}", id, organizer, revision)
+	step(200, "PUT /admin/events/{id}", id, organizer, revision, "If-Match", `"1"`)
+	step(412, "PUT /admin/events/{id}", id, organizer, revision, "If-Match", `"1"`)
+	step(200, "POST /admin/events/{id}/publish", id, organizer, "")
+	step(409, "DELETE /admin/events/{id}", id, organizer, "")
+	draft := field(step(201, "POST /admin/events", "", organizer, `{`+details+`,"capacity":5,"base_price_minor":0,"status":"draft"}`), "id")
+	step(204, "DELETE /admin/events/{id}", draft, organizer, "")
+	step(200, "GET /events?q=jazz&category=&city=&from=2027-03-01T00:00:00Z&to=2027-05-01T00:00:00Z&sort=popularity&limit=1", "", "", "")
+	step(400, "GET /events?limit=0&sort=price", "", "", "")
+	step(200, "GET /events/popular", "", "", "")
+	step(200, "GET /events/{id}", id, "", "")
+	step(304, "GET /events/{id}", id, "", "", "If-None-Match", `"3"`)
+	step(200, "GET /events/{id}/availability", id, "", "")
+
+	// Reservations.
+	seat, both := `{"items":[{"tier_id":"t1","quantity":1}]}`, `{"items":[{"tier_id":"t1","quantity":1},{"tier_id":"t2","quantity":3}]}`
+	booking := field(step(201, "POST /events/{id}/book", id, user, both, "Idempotency-Key", "1"), "id")
+	step(201, "POST /events/{id}/book", id, user, both, "Idempotency-Key", "1")
+	step(422, "POST /events/{id}/book", id, user, seat, "Idempotency-Key", "1")
+	step(409, "POST /events/{id}/book", id, user, both, "Idempotency-Key", "2") // sold out
+	step(422, "POST /events/{id}/book", id, user, `{"items":[{"tier_id":"t1","quantity":5}]}`, "Idempotency-Key", "3")
+	step(422, "POST /events/{id}/book", id, user, `{"items":[{"tier_id":"t9","quantity":1}]}`, "Idempotency-Key", "4")
+	step(400, "POST /events/{id}/book", id, user, seat)
+	step(200, "GET /reservations/{id}", booking, user, "")
+	step(200, "POST /reservations/{id}/confirm", booking, user, `{"payment_token":null}`, "Idempotency-Key", "5")
+	step(200, "POST /reservations/{id}/confirm", booking, user, `{"payment_token":null}`, "Idempotency-Key", "5")
+	step(409, "DELETE /reservations/{id}", booking, user, "")
+	given := field(step(201, "POST /events/{id}/book", id, user, seat, "Idempotency-Key", "6"), "id")
+	step(204, "DELETE /reservations/{id}", given, user, "")
+	step(409, "POST /reservations/{id}/confirm", given, user, "")
+	late := field(step(201, "POST /events/{id}/book", id, user, seat, "Idempotency-Key", "7"), "id")
+	w.clock.add(61 * time.Second)
+	step(410, "POST /reservations/{id}/confirm", late, user, "")
+	step(410, "POST /bookings/{id}/cancel", late, user, "")
+	step(200, "GET /bookings?status=confirmed,cancelled&limit=1", "", user, "")
+	step(400, "GET /bookings?status=lost", "", user, "")
+	step(200, "GET /bookings/{id}", booking, user, "")
+	step(404, "GET /bookings/{id}", booking, organizer, "")
+
+	// The end of an event.
+	step(200, "GET /admin/events/{id}/bookings?status=confirmed", id, organizer, "")
+	step(200, "GET /admin/events/capacity_utilization?limit=2", "", organizer, "")
+	step(409, "PUT /admin/events/{id}", id, organizer, `{`+details+`,"tiers":[{"id":"t2","name":"Balcony","capacity":1,"base_price_minor":0}]}`, "If-Match", `"3"`)
+	step(200, "POST /bookings/{id}/cancel", booking, user, "{}", "Idempotency-Key", "8")
+	step(200, "POST /bookings/{id}/cancel", booking, user, "")
+	step(200, "POST /admin/events/{id}/cancel", id, organizer, "")
+	step(409, "POST /events/{id}/book", id, user, seat, "Idempotency-Key", "9") // not on sale
+	step(409, "POST /admin/events/{id}/publish", id, organizer, "")
+	box.add(box.event(2, who.User, seats("All", 3, 100)), nil)
+	step(200, "GET /events/{id}", evently.EventID(2).String(), "", "")
+
+	// Operations.
+	for _, path := range []string{"/health", "/livez", "/readyz", "/info", "/openapi.json", "/docs"} {
+		step(200, "GET "+path, "", "", "")
+	}
+	step(200, "GET /docs/{file}", "swagger-ui.css", "", "")
+	w.server.draining.Store(true)
+	step(503, "GET /readyz", "", "", "")
+
+	operations(t, func(t *testing.T, o *operation) {
+		if !visited[o.method+" "+o.path] {
+			t.Error("the tour did not come here")
+		}
+	})
+}

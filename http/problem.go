@@ -1,0 +1,157 @@
+package http
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/evently/evently"
+)
+
+// Codes that belong to HTTP itself.
+const (
+	codeMethodNotAllowed     evently.Code = "method_not_allowed"
+	codeBodyTooLarge         evently.Code = "body_too_large"
+	codeUnsupportedMediaType evently.Code = "unsupported_media_type"
+)
+
+var (
+	errRouteNotFound        = &evently.Error{Code: evently.CodeNotFound, Detail: "There is nothing at this path."}
+	errMethodNotAllowed     = &evently.Error{Code: codeMethodNotAllowed, Detail: "The method is not one of those in Allow."}
+	errBodyTooLarge         = &evently.Error{Code: codeBodyTooLarge, Detail: "The body is larger than 64 KiB."}
+	errUnsupportedMediaType = &evently.Error{Code: codeUnsupportedMediaType, Detail: "The body must be application/json."}
+	errKeyRequired          = &evently.Error{Code: evently.CodeIdempotencyKeyRequired, Detail: "The Idempotency-Key header is needed."}
+	errInternal             = &evently.Error{Code: evently.CodeInternal, Detail: "Something went wrong; the request id finds it in the logs."}
+)
+
+// problemKind is what all problems of a code have in common.
+type problemKind struct {
+	status int
+	title  string
+}
+
+// problemKinds is the one table from codes to statuses.
+var problemKinds = map[evently.Code]problemKind{
+	evently.CodeInvalidRequest:         {http.StatusBadRequest, "Invalid request"},
+	evently.CodeIdempotencyKeyRequired: {http.StatusBadRequest, "Idempotency-Key required"},
+	evently.CodeUnauthenticated:        {http.StatusUnauthorized, "Not signed in"},
+	evently.CodeInvalidCredentials:     {http.StatusUnauthorized, "Invalid credentials"},
+	evently.CodeForbidden:              {http.StatusForbidden, "Forbidden"},
+	evently.CodeEmailUnverified:        {http.StatusForbidden, "E-mail address not verified"},
+	evently.CodeNotFound:               {http.StatusNotFound, "Not found"},
+	evently.CodeEventNotFound:          {http.StatusNotFound, "Event not found"},
+	evently.CodeReservationNotFound:    {http.StatusNotFound, "Reservation not found"},
+	codeMethodNotAllowed:               {http.StatusMethodNotAllowed, "Method not allowed"},
+	evently.CodeSoldOut:                {http.StatusConflict, "Sold out"},
+	evently.CodeEventNotOnSale:         {http.StatusConflict, "Event not on sale"},
+	evently.CodeEventCancelled:         {http.StatusConflict, "Event cancelled"},
+	evently.CodeEventNotDraft:          {http.StatusConflict, "Event is no draft"},
+	evently.CodeReservationCancelled:   {http.StatusConflict, "Reservation cancelled"},
+	evently.CodeReservationConfirmed:   {http.StatusConflict, "Reservation confirmed"},
+	evently.CodeCapacityBelowSold:      {http.StatusConflict, "Capacity below sold"},
+	evently.CodeReservationExpired:     {http.StatusGone, "Reservation expired"},
+	evently.CodeVersionStale:           {http.StatusPreconditionFailed, "Version stale"},
+	codeBodyTooLarge:                   {http.StatusRequestEntityTooLarge, "Body too large"},
+	codeUnsupportedMediaType:           {http.StatusUnsupportedMediaType, "Unsupported media type"},
+	evently.CodeQuantityExceedsLimit:   {http.StatusUnprocessableEntity, "Quantity exceeds limit"},
+	evently.CodeUnknownTier:            {http.StatusUnprocessableEntity, "Unknown tier"},
+	evently.CodeIdempotencyKeyReused:   {http.StatusUnprocessableEntity, "Idempotency-Key reused"},
+	evently.CodeVersionRequired:        {http.StatusPreconditionRequired, "Version required"},
+	evently.CodeRateLimited:            {http.StatusTooManyRequests, "Rate limited"},
+	evently.CodeInternal:               {http.StatusInternalServerError, "Internal error"},
+	evently.CodeOverloaded:             {http.StatusServiceUnavailable, "Overloaded"},
+	evently.CodeUnavailable:            {http.StatusServiceUnavailable, "Unavailable"},
+}
+
+// problem is the body of an error, RFC 9457.
+type problem struct {
+	Type      string         `json:"type"`
+	Title     string         `json:"title"`
+	Status    int            `json:"status"`
+	Detail    string         `json:"detail"`
+	Code      evently.Code   `json:"code"`
+	RequestID string         `json:"request_id"`
+	Errors    []problemField `json:"errors,omitempty"`
+	Available *int           `json:"available,omitempty"`
+}
+
+type problemField struct {
+	Field   string `json:"field"`
+	Message string `json:"message"`
+}
+
+// problemType is the URI that names a code. It names and does not locate, so that it stays true wherever a node is served.
+func problemType(code evently.Code) string { return "urn:evently:problem:" + string(code) }
+
+// refusalOf returns what a client is told about an error. Errors that are no refusals are internal, except that a request
+// whose time is up or whose client has gone away is answered as unavailable: its outcome is unknown.
+func refusalOf(err error) *evently.Error {
+	var refusal *evently.Error
+	if errors.As(err, &refusal) {
+		if _, known := problemKinds[refusal.Code]; known {
+			return refusal
+		}
+		return errInternal
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return evently.ErrUnavailable
+	}
+	return errInternal
+}
+
+// writeProblem answers with an error. When the answer has begun all it can do is to cut the connection, so that nobody takes
+// the part for the whole.
+func (s *Server) writeProblem(c *gin.Context, err error) {
+	refusal := refusalOf(err)
+	switch {
+	case refusal == errInternal:
+		s.logFailure(c, slog.LevelError, err)
+	case refusal.Code == evently.CodeUnavailable && err != error(refusal) && !errors.Is(c.Request.Context().Err(), context.Canceled):
+		s.logFailure(c, slog.LevelWarn, err)
+	}
+	if c.Writer.Written() {
+		panic(http.ErrAbortHandler)
+	}
+	kind := problemKinds[refusal.Code]
+	body := problem{
+		Type: problemType(refusal.Code), Title: kind.title, Status: kind.status, Detail: refusal.Detail,
+		Code: refusal.Code, RequestID: requestID(c),
+	}
+	for _, field := range refusal.Fields {
+		body.Errors = append(body.Errors, problemField(field))
+	}
+	if refusal.Code == evently.CodeSoldOut {
+		body.Available = &refusal.Available
+	}
+	header := c.Writer.Header()
+	if refusal.RetryAfter > 0 {
+		header["Retry-After"] = []string{strconv.FormatInt(ceilSeconds(refusal.RetryAfter), 10)}
+	}
+	if kind.status == http.StatusUnauthorized && header["Www-Authenticate"] == nil {
+		header["Www-Authenticate"] = challengePlain
+	}
+	header["Content-Type"] = problemMediaType
+	header["Cache-Control"] = noStore
+	encoded, err := json.Marshal(&body)
+	if err != nil {
+		panic("problem: " + err.Error()) // a struct of strings and numbers always encodes
+	}
+	writeBody(c, kind.status, encoded)
+}
+
+func (s *Server) logFailure(c *gin.Context, level slog.Level, err error) {
+	s.config.Logger.LogAttrs(c.Request.Context(), level, "request failed",
+		slog.String("request_id", requestID(c)), slog.String("route", c.FullPath()), slog.Any("error", err))
+}
+
+func ceilSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+
+func notFound(*gin.Context) error { return errRouteNotFound }
+
+func methodNotAllowed(*gin.Context) error { return errMethodNotAllowed }

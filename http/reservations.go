@@ -1,0 +1,134 @@
+package http
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/evently/evently"
+)
+
+func (s *Server) reservationRoutes() []route {
+	return []route{
+		{method: http.MethodGet, path: "/reservations/:id", handle: s.getReservation, access: signedIn},
+		{method: http.MethodPost, path: "/reservations/:id/confirm", handle: s.confirmReservation, access: signedIn, key: keyOptional},
+		{method: http.MethodDelete, path: "/reservations/:id", handle: s.releaseReservation, access: signedIn},
+		{method: http.MethodGet, path: "/bookings", handle: s.listBookings, access: signedIn},
+		{method: http.MethodGet, path: "/bookings/:id", handle: s.getReservation, access: signedIn},
+		{method: http.MethodPost, path: "/bookings/:id/cancel", handle: s.cancelBooking, access: signedIn, key: keyOptional, noBody: true},
+	}
+}
+
+func reservationParam(c *gin.Context) (evently.ReservationID, error) {
+	id, err := evently.ParseReservationID(c.Param("id"))
+	if err != nil {
+		return id, evently.ErrReservationNotFound // ids are opaque: a text that is none names nothing
+	}
+	return id, nil
+}
+
+// getReservation reads the row, which is the truth: what an earlier answer said is already there.
+func (s *Server) getReservation(c *gin.Context) error {
+	id, err := reservationParam(c)
+	if err != nil {
+		return err
+	}
+	r, err := s.ownReservation(c, id)
+	if err != nil {
+		return err
+	}
+	writeReservation(c, http.StatusOK, r)
+	return nil
+}
+
+// ownReservation returns a reservation of the user who asks. Another user's is not there.
+func (s *Server) ownReservation(c *gin.Context, id evently.ReservationID) (*evently.Reservation, error) {
+	r, err := s.config.History.Reservation(c.Request.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	if r.User != principal(c).User {
+		return nil, evently.ErrReservationNotFound
+	}
+	return r, nil
+}
+
+// confirmJSON is the body of a confirmation, which may be missing.
+type confirmJSON struct {
+	PaymentToken *string `json:"payment_token"` // accepted for when payments are on
+}
+
+func (s *Server) confirmReservation(c *gin.Context) error {
+	if body, err := readBody(c); err != nil {
+		return err
+	} else if len(body) > 0 {
+		if err := decode(c, &confirmJSON{}); err != nil {
+			return err
+		}
+	}
+	id, err := reservationParam(c)
+	if err != nil {
+		return err
+	}
+	r, err := s.decide(c, id, &evently.Confirm{User: principal(c).User, Token: id.Token})
+	switch {
+	case err != nil:
+		return err
+	case r.Status == evently.Cancelled:
+		return evently.ErrReservationCancelled
+	case r.Status == evently.Expired:
+		return evently.ErrReservationExpired
+	}
+	writeReservation(c, http.StatusOK, r)
+	return nil
+}
+
+func (s *Server) releaseReservation(c *gin.Context) error {
+	id, err := reservationParam(c)
+	if err != nil {
+		return err
+	}
+	if _, err := s.decide(c, id, &evently.Release{User: principal(c).User, Token: id.Token}); err != nil {
+		return err
+	}
+	writeNothing(c)
+	return nil
+}
+
+func (s *Server) cancelBooking(c *gin.Context) error {
+	id, err := reservationParam(c)
+	if err != nil {
+		return err
+	}
+	r, err := s.decide(c, id, &evently.Cancel{User: principal(c).User, Token: id.Token})
+	switch {
+	case err != nil:
+		return err
+	case r.Status == evently.Expired:
+		return evently.ErrReservationExpired
+	}
+	writeReservation(c, http.StatusOK, r)
+	return nil
+}
+
+// decide has the event's owner decide about a reservation. Owners forget reservations that ended long ago, which can
+// change no more: then the row answers.
+func (s *Server) decide(c *gin.Context, id evently.ReservationID, command evently.Command) (*evently.Reservation, error) {
+	reply, err := s.do(c, id.Event, command)
+	if errors.Is(err, evently.ErrReservationNotFound) {
+		r, readErr := s.ownReservation(c, id)
+		if readErr == nil && r.Status.Live() {
+			return nil, err
+		}
+		return r, readErr
+	}
+	return &reply.Reservation, err
+}
+
+// do has the event's owner decide a command of whoever makes the request.
+func (s *Server) do(c *gin.Context, event evently.EventID, command evently.Command) (evently.Reply, error) {
+	return s.config.Engine.Do(c.Request.Context(), &evently.Request{
+		Event: event, Command: command, Who: principal(c).User, ID: requestID(c),
+	})
+}

@@ -1,0 +1,257 @@
+// Package http is the public face of Evently: the REST API that API.md describes, and the listener of the operators.
+//
+// One table of routes (route.go) makes the router. Every request passes the same chain (middleware.go): request id, recovery,
+// metrics and access log, secure headers, CORS, size of the body, access, rate limit, Idempotency-Key, handler. A handler returns an
+// error, and one table (problem.go) makes the problem a client is told out of it. The package holds no truth: what it
+// remembers between requests - caches, rate limits, verified tokens, revoked sessions - is bounded and may be lost.
+package http
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evently/evently"
+)
+
+// Config is what a Server needs.
+type Config struct {
+	// The ports that the routes use. All are needed.
+	Engine    evently.Engine
+	Catalogue evently.Catalogue
+	History   evently.History
+	Accounts  evently.Accounts
+	Answers   evently.Answers
+
+	// Health are the checks of GET /health. Each is made at most once a second.
+	Health []HealthCheck
+	// Info is what GET /info tells.
+	Info Info
+
+	// Tokens says how access tokens are signed and how long they live.
+	Tokens TokenConfig
+
+	// BookLimit is for each user's bookings. Default: no limit.
+	BookLimit Limit
+	// AuthLimit is for each address' requests to register, sign in and refresh. Default: no limit.
+	AuthLimit Limit
+	// AddressLimit is for each address' requests of all kinds. Many users may share an address. Default: no limit.
+	AddressLimit Limit
+
+	// InFlightMax bounds the requests answered at a time; more are refused with 503 overloaded. Probes are always
+	// answered. Raising it costs some 20 KiB of memory a request and lengthens queues. Default: 4096.
+	InFlightMax int
+	// PasswordHashesMax bounds the passwords hashed at a time. Each takes a core for some 30 ms and 19 MiB of memory.
+	// Default: the number of cores.
+	PasswordHashesMax int
+	// RequestTimeout bounds the work on a request; what is not answered by then is 503 unavailable. Default: 10 s.
+	RequestTimeout time.Duration
+	// DrainDelay is how long Serve, told to end, goes on serving with readiness off, for load balancers to notice. Default: 0.
+	DrainDelay time.Duration
+	// DrainTimeout bounds the wait for the requests in flight when Serve ends. Default: 20 s.
+	DrainTimeout time.Duration
+
+	// TrustedProxies are the addresses or CIDR blocks whose X-Forwarded-For is believed. Default: none.
+	TrustedProxies []string
+	// CORSOrigins are the origins whose pages may use the API, such as https://tickets.example; "*" is any. Default: none.
+	CORSOrigins []string
+
+	// HoldTTL is the time a hold lives for events that do not say. Default: evently.HoldTTLDefault.
+	HoldTTL time.Duration
+
+	// Logger is told failures and, with AccessLog, every request at level info. Default: nothing is logged.
+	Logger    *slog.Logger
+	AccessLog bool
+
+	// Registerer gets the package's metrics; Gatherer is what /metrics shows. Both are needed.
+	Registerer prometheus.Registerer
+	Gatherer   prometheus.Gatherer
+
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+	// Rand makes ids and tokens; it is safe for concurrent use. Default: crypto/rand.Reader.
+	Rand io.Reader
+}
+
+// The defaults of Config.
+const (
+	inFlightMaxDefault    = 4096
+	requestTimeoutDefault = 10 * time.Second
+	drainTimeoutDefault   = 20 * time.Second
+)
+
+func (c *Config) complete() error {
+	if c.Engine == nil || c.Catalogue == nil || c.History == nil || c.Accounts == nil || c.Answers == nil {
+		return errors.New("a port is missing")
+	}
+	if c.Registerer == nil || c.Gatherer == nil {
+		return errors.New("the metrics' Registerer or Gatherer is missing")
+	}
+	if c.InFlightMax < 0 || c.PasswordHashesMax < 0 || c.RequestTimeout < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 || c.HoldTTL < 0 {
+		return errors.New("a bound is negative")
+	}
+	for _, limit := range []Limit{c.BookLimit, c.AuthLimit, c.AddressLimit} {
+		if err := limit.validate(); err != nil {
+			return err
+		}
+	}
+	setDefault(&c.InFlightMax, inFlightMaxDefault)
+	setDefault(&c.RequestTimeout, requestTimeoutDefault)
+	setDefault(&c.DrainTimeout, drainTimeoutDefault)
+	setDefault(&c.HoldTTL, evently.HoldTTLDefault)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Info.Capabilities == nil {
+		c.Info.Capabilities = []string{}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	return c.Tokens.complete()
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Server answers HTTP requests.
+type Server struct {
+	config    Config
+	metrics   *metrics
+	router    *gin.Engine
+	ids       requestIDs
+	tokens    *tokens
+	seals     []seal // by token secret
+	revoked   *revocations
+	passwords *passwords
+	health    *health
+	caches    *caches
+
+	bookLimiter    *limiter[evently.UserID]
+	authLimiter    *limiter[netip.Addr]
+	addressLimiter *limiter[netip.Addr]
+
+	inFlight atomic.Int64
+	draining atomic.Bool
+}
+
+// New makes a Server. It returns an error when the configuration is wrong.
+func New(config Config) (*Server, error) {
+	s := &Server{config: config}
+	if err := s.build(); err != nil {
+		return nil, fmt.Errorf("http: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Server) build() (err error) {
+	if err := s.config.complete(); err != nil {
+		return err
+	}
+	if s.ids, err = newRequestIDs(s.config.Rand); err != nil {
+		return err
+	}
+	if s.seals, err = newSeals(s.config.Tokens.Secrets); err != nil {
+		return err
+	}
+	s.metrics = newMetrics(s.config.Registerer)
+	s.tokens = newTokens(s.config.Tokens, s.config.Now)
+	s.revoked = newRevocations(&s.config, s.metrics)
+	s.passwords = newPasswords(s.config.PasswordHashesMax, s.metrics)
+	s.health = &health{checks: s.config.Health, now: s.config.Now, logger: s.config.Logger}
+	s.caches = newCaches(&s.config, s.metrics)
+	s.bookLimiter = newLimiter[evently.UserID]("book", s.config.BookLimit, s.metrics.rateLimited)
+	s.authLimiter = newLimiter[netip.Addr]("auth", s.config.AuthLimit, s.metrics.rateLimited)
+	s.addressLimiter = newLimiter[netip.Addr]("address", s.config.AddressLimit, s.metrics.rateLimited)
+	return s.mount(s.routes())
+}
+
+// random64 returns a random number other than zero, for an id.
+func (s *Server) random64() (uint64, error) {
+	var raw [8]byte
+	for {
+		if _, err := io.ReadFull(s.config.Rand, raw[:]); err != nil {
+			return 0, fmt.Errorf("draw a random number: %w", err)
+		}
+		if n := binary.BigEndian.Uint64(raw[:]); n != 0 {
+			return n, nil
+		}
+	}
+}
+
+// Handler is the public API.
+func (s *Server) Handler() http.Handler { return s.router }
+
+// The bounds of a connection. Config.RequestTimeout bounds the work on an answer, writeTimeout a client that does not take it.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 15 * time.Second // header and body
+	writeTimeout      = 60 * time.Second
+	idleTimeout       = 2 * time.Minute
+	headerBytesMax    = 16 << 10
+)
+
+// Serve answers the public API on a listener, which it closes, until ctx ends. Then it turns readiness off, goes on for
+// Config.DrainDelay, takes no more connections and returns when the requests in flight are answered. It returns nil, or an
+// error when the listener failed, the revoked sessions could not be read at the start, or requests were cut off
+// at Config.DrainTimeout. A Server serves once.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	if err := s.revoked.start(ctx); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer s.revoked.stop()
+	server := &http.Server{Handler: s.router, ReadTimeout: readTimeout, WriteTimeout: writeTimeout}
+	return s.serve(ctx, server, listener, func() {
+		s.draining.Store(true)
+		<-time.After(s.config.DrainDelay)
+	})
+}
+
+// ServeAdmin answers AdminHandler on a listener, which it closes, until ctx ends.
+func (s *Server) ServeAdmin(ctx context.Context, listener net.Listener) error {
+	return s.serve(ctx, &http.Server{Handler: s.AdminHandler()}, listener, func() {})
+}
+
+func (s *Server) serve(ctx context.Context, server *http.Server, listener net.Listener, beforeShutdown func()) error {
+	server.ReadHeaderTimeout, server.IdleTimeout, server.MaxHeaderBytes = readHeaderTimeout, idleTimeout, headerBytesMax
+	server.ErrorLog = slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelWarn)
+	// Requests outlive ctx, which tells them to be answered and no more to come, but not the server.
+	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	server.BaseContext = func(net.Listener) context.Context { return work }
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("http: serve %s: %w", listener.Addr(), errors.Join(err, server.Close()))
+	case <-ctx.Done():
+	}
+	beforeShutdown()
+	drain, cancel := context.WithTimeout(work, s.config.DrainTimeout)
+	defer cancel()
+	err := server.Shutdown(drain)
+	if err != nil {
+		err = fmt.Errorf("http: drain %s: %w", listener.Addr(), errors.Join(err, server.Close()))
+	}
+	<-failed
+	return err
+}

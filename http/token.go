@@ -1,0 +1,225 @@
+package http
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/evently/evently"
+)
+
+// TokenConfig says how access tokens are signed and how long tokens live.
+type TokenConfig struct {
+	// Secrets are the keys of HMAC-SHA-256. The first signs; all verify, and open stored answers. To rotate, put a new one in front
+	// on every node, and drop the old one when the answers it sealed are a day old.
+	Secrets []Secret
+	// Issuer and Audience stand in every token and are demanded of it. Default of both: evently.
+	Issuer, Audience string
+	// AccessTTL is how long an access token is valid. A longer one makes a change of role take longer. Default: 15 min.
+	AccessTTL time.Duration
+	// RefreshTTL is how long a session lives after sign-in. Default: 30 days.
+	RefreshTTL time.Duration
+}
+
+// Secret is a key and the name by which tokens refer to it.
+type Secret struct {
+	KID string // 1 to 64 characters
+	Key []byte // at least SecretBytesMin of them
+}
+
+// SecretBytesMin is the shortest key that HMAC-SHA-256 may have by RFC 7518, section 3.2.
+const SecretBytesMin = 32
+
+const (
+	issuerDefault     = "evently"
+	accessTTLDefault  = 15 * time.Minute
+	refreshTTLDefault = 30 * 24 * time.Hour
+	kidLenMax         = 64
+
+	tokenLenMax       = 4 << 10
+	verifiedTokensMax = 100_000 // some 120 bytes each
+)
+
+func (t *TokenConfig) complete() error {
+	setDefault(&t.Issuer, issuerDefault)
+	setDefault(&t.Audience, issuerDefault)
+	setDefault(&t.AccessTTL, accessTTLDefault)
+	setDefault(&t.RefreshTTL, refreshTTLDefault)
+	if len(t.Secrets) == 0 {
+		return errors.New("token secret is missing")
+	}
+	kids := make(map[string]bool)
+	for _, secret := range t.Secrets {
+		switch {
+		case secret.KID == "" || len(secret.KID) > kidLenMax:
+			return fmt.Errorf("name of token secret %.70q has not 1 to %d characters", secret.KID, kidLenMax)
+		case kids[secret.KID]:
+			return fmt.Errorf("token secret %q stands twice", secret.KID)
+		case len(secret.Key) < SecretBytesMin:
+			return fmt.Errorf("token secret %q is shorter than %d bytes", secret.KID, SecretBytesMin)
+		}
+		kids[secret.KID] = true
+	}
+	return nil
+}
+
+// tokens signs and verifies access tokens.
+type tokens struct {
+	config TokenConfig
+	now    func() time.Time
+	keys   map[string][]byte // by kid
+	parser *jwt.Parser
+
+	mu sync.Mutex
+	// verified remembers tokens by their digest, for verifying one costs more than all else that is done with it here.
+	verified *lru[[sha256.Size]byte, verifiedToken]
+}
+
+type verifiedToken struct {
+	who       evently.Principal
+	expiresAt time.Time
+}
+
+// claims are the content of an access token.
+type claims struct {
+	jwt.RegisteredClaims
+	Session string `json:"sid"`
+	Role    string `json:"role"`
+}
+
+func newTokens(config TokenConfig, now func() time.Time) *tokens {
+	t := &tokens{
+		config: config, now: now, keys: make(map[string][]byte),
+		parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithIssuer(config.Issuer),
+			jwt.WithAudience(config.Audience), jwt.WithExpirationRequired(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(now)),
+		verified: newLRU[[sha256.Size]byte, verifiedToken](verifiedTokensMax),
+	}
+	for _, secret := range config.Secrets {
+		t.keys[secret.KID] = secret.Key
+	}
+	return t
+}
+
+// sign makes the access token of a principal.
+func (t *tokens) sign(who evently.Principal) (string, error) {
+	now := t.now()
+	token := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{
+		RegisteredClaims: jwt.RegisteredClaims{
+			Issuer: t.config.Issuer, Audience: jwt.ClaimStrings{t.config.Audience}, Subject: who.User.String(),
+			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(t.config.AccessTTL)),
+		},
+		Session: sessionText(who.Session), Role: who.Role.String(),
+	})
+	token.Header["kid"] = t.config.Secrets[0].KID
+	text, err := token.SignedString(t.config.Secrets[0].Key)
+	if err != nil {
+		return "", fmt.Errorf("sign access token: %w", err)
+	}
+	return text, nil
+}
+
+// verify returns who an access token speaks for. Whether the session was revoked is for the caller to ask.
+func (t *tokens) verify(text string) (evently.Principal, error) {
+	if len(text) > tokenLenMax {
+		return evently.Principal{}, fmt.Errorf("access token of %d bytes", len(text))
+	}
+	var buf [512]byte
+	digest := sha256.Sum256(append(buf[:0], text...))
+	t.mu.Lock()
+	if known := t.verified.get(digest); known != nil && t.now().Before(known.expiresAt) {
+		who := known.who
+		t.mu.Unlock()
+		return who, nil
+	}
+	t.mu.Unlock()
+	token, err := t.parse(text)
+	if err != nil {
+		return evently.Principal{}, fmt.Errorf("verify access token: %w", err)
+	}
+	t.mu.Lock()
+	t.verified.put(digest, token)
+	t.mu.Unlock()
+	return token.who, nil
+}
+
+func (t *tokens) parse(text string) (verifiedToken, error) {
+	var content claims
+	if _, err := t.parser.ParseWithClaims(text, &content, t.key); err != nil {
+		return verifiedToken{}, err
+	}
+	user, userErr := evently.ParseUserID(content.Subject)
+	role, roleErr := evently.ParseRole(content.Role)
+	session, sessionErr := parseSession(content.Session)
+	if err := errors.Join(userErr, roleErr, sessionErr); err != nil {
+		return verifiedToken{}, err
+	}
+	return verifiedToken{evently.Principal{User: user, Role: role, Session: session}, content.ExpiresAt.Time}, nil
+}
+
+func (t *tokens) key(token *jwt.Token) (any, error) {
+	kid, _ := token.Header["kid"].(string)
+	key, found := t.keys[kid]
+	if !found {
+		return nil, fmt.Errorf("unknown kid %.70q", kid)
+	}
+	return key, nil
+}
+
+const sessionPrefix = "ses_"
+
+func sessionText(id evently.SessionID) string { return sessionPrefix + hex.EncodeToString(id[:]) }
+
+// parseSession is the inverse of sessionText; any other text is an error.
+func parseSession(text string) (id evently.SessionID, err error) {
+	digits, found := strings.CutPrefix(text, sessionPrefix)
+	if raw, err := hex.DecodeString(digits); found && err == nil && len(raw) == len(id) {
+		id = evently.SessionID(raw)
+	}
+	if id == (evently.SessionID{}) || sessionText(id) != text {
+		return evently.SessionID{}, fmt.Errorf("parse session id %.40q: not of the form %s and %d hex digits", text, sessionPrefix, 2*len(id))
+	}
+	return id, nil
+}
+
+// refreshToken is what a session is continued with: its id and a random secret, of which only the digest is stored.
+type refreshToken struct {
+	session evently.SessionID
+	secret  [32]byte
+}
+
+const refreshPrefix = "evr_"
+
+// newRefreshToken makes the next refresh token of a session.
+func newRefreshToken(session evently.SessionID, random io.Reader) (refreshToken, error) {
+	token := refreshToken{session: session}
+	if _, err := io.ReadFull(random, token.secret[:]); err != nil {
+		return refreshToken{}, fmt.Errorf("draw a refresh token: %w", err)
+	}
+	return token, nil
+}
+
+func (t *refreshToken) String() string {
+	return refreshPrefix + base64.RawURLEncoding.EncodeToString(append(t.session[:], t.secret[:]...))
+}
+
+// digest is what is stored. The secret is random, so that a fast digest gives nothing away.
+func (t *refreshToken) digest() [32]byte { return sha256.Sum256(t.secret[:]) }
+
+func parseRefreshToken(text string) (token refreshToken, ok bool) {
+	digits, found := strings.CutPrefix(text, refreshPrefix)
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(digits)
+	if !found || err != nil || len(raw) != len(token.session)+len(token.secret) {
+		return refreshToken{}, false
+	}
+	n := copy(token.session[:], raw)
+	copy(token.secret[:], raw[n:])
+	return token, token.String() == text // base64 skips line breaks
+}

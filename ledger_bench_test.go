@@ -1,0 +1,285 @@
+package evently
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// spread is the splitmix64 finalizer: a cheap bijection that makes counters look like random ids.
+func spread(n uint64) uint64 {
+	n += 0x9e3779b97f4a7c15
+	n = (n ^ n>>30) * 0xbf58476d1ce4e5b9
+	n = (n ^ n>>27) * 0x94d049bb133111eb
+	return n ^ n>>31
+}
+
+// turnover keeps a ledger at a constant size: every round books one reservation, releases the one that was booked `live`
+// rounds before, and lets time go on so far that the ledger forgets the one that was released `live` rounds before that.
+type turnover struct {
+	ledger  *Ledger
+	live    uint64
+	round   uint64
+	tiers   int
+	step    time.Duration
+	at      time.Time
+	book    Book
+	release Release
+	d       Decision
+}
+
+func newTurnover(live, tiers int) *turnover {
+	event := newTestEvent(tiers, CapacityMax/tiers)
+	event.HoldTTL = HoldTTLMax
+	step := max(time.Millisecond, (KeyRetention / time.Duration(live)).Truncate(time.Millisecond))
+	t := &turnover{ledger: newTestLedger(event), live: uint64(live), tiers: tiers, step: step, at: epoch}
+	for range 3 * live {
+		t.do()
+	}
+	return t
+}
+
+func (t *turnover) do() {
+	t.at = t.at.Add(t.step)
+	token := spread(t.round)
+	t.book = Book{User: UserID(token | 1), Key: Key{spread(token), token}, Token: Token(token)}
+	t.book.Items = OneItem(Item{Tier: int(token>>32) % t.tiers, Quantity: 1})
+	t.decide(&t.book)
+	if t.round >= t.live {
+		token := spread(t.round - t.live)
+		t.release = Release{User: UserID(token | 1), Token: Token(token)}
+		t.decide(&t.release)
+	}
+	t.round++
+}
+
+func (t *turnover) decide(cmd Command) {
+	if err := t.ledger.Decide(cmd, t.at, &t.d); err != nil {
+		panic(err)
+	}
+	if len(t.d.Entries) != 1 {
+		panic(fmt.Sprintf("%T: %d entries", cmd, len(t.d.Entries)))
+	}
+	t.ledger.Post(&t.d.Entries[0])
+}
+
+// One operation is a Book and a Release, each decided and posted, and the forgetting of a third reservation.
+func BenchmarkLedger_Book(b *testing.B) {
+	for _, live := range []int{1_000, 500_000} {
+		for _, tiers := range []int{1, 4} {
+			b.Run(fmt.Sprintf("live=%d/tiers=%d", live, tiers), func(b *testing.B) {
+				t := newTurnover(live, tiers)
+				b.ReportAllocs()
+				for b.Loop() {
+					t.do()
+				}
+				b.ReportMetric(2*float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
+			})
+		}
+	}
+}
+
+// fill books n reservations of one seat each, 10,000 of them in a millisecond.
+func fill(l *Ledger, n int) {
+	var d Decision
+	var cmd Book
+	tiers := len(l.Event().Tiers)
+	for i := range n {
+		token := spread(uint64(i))
+		cmd = Book{User: UserID(token | 1), Key: Key{spread(token), token}, Token: Token(token)}
+		cmd.Items = OneItem(Item{Tier: i % tiers, Quantity: 1})
+		if err := l.Decide(&cmd, epoch.Add(time.Duration(i)*100*time.Nanosecond), &d); err != nil {
+			panic(err)
+		}
+		l.Post(&d.Entries[0])
+	}
+}
+
+// One operation is a Book into a ledger that grows from nothing to 1,000,000 live reservations.
+func BenchmarkLedger_BookGrowing(b *testing.B) {
+	const size = 1_000_000
+	b.ReportAllocs()
+	for left := b.N; left > 0; left -= size {
+		fill(newTestLedger(newTestEvent(1, CapacityMax)), min(left, size))
+	}
+}
+
+// One operation is a Confirm of one of 1,000,000 holds: in the order of booking, or in a random one.
+func BenchmarkLedger_Confirm(b *testing.B) {
+	const size = 1 << 20
+	for _, order := range []string{"oldest", "random"} {
+		b.Run(order, func(b *testing.B) {
+			var d Decision
+			var cmd Confirm
+			var l *Ledger
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				if i%size == 0 {
+					b.StopTimer()
+					l = newTestLedger(newTestEvent(1, CapacityMax))
+					fill(l, size)
+					b.StartTimer()
+				}
+				n := uint64(i % size)
+				if order == "random" {
+					n = n * 0x9e3779b1 % size
+				}
+				token := spread(n)
+				cmd = Confirm{User: UserID(token | 1), Token: Token(token)}
+				if err := l.Decide(&cmd, epoch, &d); err != nil {
+					b.Fatal(err)
+				}
+				l.Post(&d.Entries[0])
+			}
+		})
+	}
+}
+
+// One operation is a Book that is refused because no seat is left.
+func BenchmarkLedger_SoldOut(b *testing.B) {
+	const size = 100_000
+	l := newTestLedger(newTestEvent(1, size))
+	fill(l, size)
+	var d Decision
+	cmd := Book{User: 1, Items: OneItem(seats(0, 1))}
+	b.ReportAllocs()
+	for b.Loop() {
+		cmd.Token++
+		cmd.Key = Key{spread(uint64(cmd.Token)), 1}
+		if err := l.Decide(&cmd, epoch, &d); err == nil {
+			b.Fatal("booked beyond capacity")
+		}
+	}
+}
+
+// One operation is a Book whose key is known, among 1,000,000 reservations.
+func BenchmarkLedger_BookAgain(b *testing.B) {
+	const size = 1_000_000
+	l := newTestLedger(newTestEvent(1, CapacityMax))
+	fill(l, size)
+	var d Decision
+	var cmd Book
+	n := uint64(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		token := spread(n % size)
+		n += 0x9e3779b1
+		cmd = Book{User: UserID(token | 1), Key: Key{spread(token), token}, Items: OneItem(seats(0, 1))}
+		if err := l.Decide(&cmd, epoch, &d); err != nil || !d.Replayed {
+			b.Fatal(err, d.Replayed)
+		}
+	}
+}
+
+// One operation expires 1,000,000 holds, SweepMax at a time.
+func BenchmarkLedger_Expire1M(b *testing.B) {
+	const size = 1_000_000
+	var d Decision
+	for range b.N {
+		b.StopTimer()
+		l := newTestLedger(newTestEvent(1, CapacityMax))
+		fill(l, size)
+		b.StartTimer()
+		for l.Live() > 0 {
+			if err := l.Decide(&Expire{}, l.NextDue(), &d); err != nil {
+				b.Fatal(err)
+			}
+			for i := range d.Entries {
+				l.Post(&d.Entries[i])
+			}
+		}
+	}
+}
+
+// One operation cancels an event with 1,000,000 reservations, SweepMax at a time, of which the first has already ended.
+func BenchmarkLedger_CancelEvent1M(b *testing.B) {
+	const size = 1_000_000
+	var d Decision
+	for range b.N {
+		b.StopTimer()
+		l := newTestLedger(newTestEvent(1, CapacityMax))
+		fill(l, size)
+		token := spread(0)
+		var cmd Command = &Release{User: UserID(token | 1), Token: Token(token)}
+		b.StartTimer()
+		for l.Live() > 0 {
+			if err := l.Decide(cmd, epoch, &d); err != nil {
+				b.Fatal(err)
+			}
+			for i := range d.Entries {
+				l.Post(&d.Entries[i])
+			}
+			cmd = &CancelEvent{}
+			if l.Event().Status == EventCancelled {
+				cmd = &Sweep{}
+			}
+		}
+	}
+}
+
+// history returns the entries of n Books, each confirmed, or released, or neither.
+func history(n int) []Entry {
+	l := newTestLedger(newTestEvent(4, CapacityMax/4))
+	entries := make([]Entry, 0, 2*n)
+	var d Decision
+	decide := func(cmd Command, at time.Time) {
+		if err := l.Decide(cmd, at, &d); err != nil {
+			panic(err)
+		}
+		l.Post(&d.Entries[0])
+		entries = append(entries, d.Entries[0])
+	}
+	for i := range n {
+		token := spread(uint64(i))
+		at := epoch.Add(time.Duration(i) * time.Microsecond)
+		decide(&Book{User: 1, Key: Key{token, 1}, Token: Token(token), Items: OneItem(seats(i%4, 1))}, at)
+		switch i % 3 {
+		case 0:
+			decide(&Confirm{User: 1, Token: Token(token)}, at)
+		case 1:
+			decide(&Release{User: 1, Token: Token(token)}, at)
+		}
+	}
+	return entries
+}
+
+// One operation posts the journal of 300,000 reservations to a new ledger.
+func BenchmarkLedger_Replay(b *testing.B) {
+	entries := history(300_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		l := newTestLedger(newTestEvent(4, CapacityMax/4))
+		for i := range entries {
+			l.Post(&entries[i])
+		}
+	}
+	b.ReportMetric(float64(len(entries)*b.N)/b.Elapsed().Seconds(), "entries/s")
+}
+
+// One operation restores 1,000,000 live reservations from what storage keeps of them.
+func BenchmarkLedger_Restore1M(b *testing.B) {
+	const size = 1_000_000
+	l := newTestLedger(newTestEvent(4, CapacityMax/4))
+	fill(l, size)
+	type row struct {
+		reservation Reservation
+		key         Key
+	}
+	rows := make([]row, size)
+	for i := range rows {
+		token := spread(uint64(i))
+		rows[i].reservation, _ = l.Reservation(Token(token))
+		rows[i].key = Key{spread(token), token}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		restored := NewLedger(l.Event(), l.Seq(), epoch, 1)
+		for i := range rows {
+			r := &rows[i].reservation
+			if err := restored.Restore(r, r.Seq, 0, rows[i].key); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
