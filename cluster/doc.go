@@ -16,7 +16,7 @@
 //
 // Failures:
 //   - A member that leaves says so and its identities move at once. One that dies is noticed by probing (Profile).
-//   - A member that others took for dead never comes back under its ID, for Proto.Actor blocks it for ever: it is told
+//   - A member that others took for dead never comes back under its ID, since what it knows was superseded: it is told
 //     (ErrEvicted) and must restart. So must one that had a quorum and lost it (ErrMinority). Both are reported by
 //     Node.Done; from then on it activates nothing and its activations are asked to go.
 //   - A message sent to a stopped or unreachable PID vanishes or dead-letters. The caller gives it a deadline, calls

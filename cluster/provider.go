@@ -122,7 +122,10 @@ func (p *provider) startMember(c *protocluster.Cluster) error {
 	p.mu.Lock()
 	own := p.peers[conf.Name].node
 	p.mu.Unlock()
-	ip, _ := netip.AddrFromSlice(own.Addr)
+	ip, ok := netip.AddrFromSlice(own.Addr)
+	if !ok {
+		return fmt.Errorf("gossip address %v is no IP", own.Addr)
+	}
 	p.address = netip.AddrPortFrom(ip.Unmap(), own.Port)
 
 	if err := p.join(); err != nil {

@@ -380,7 +380,7 @@ func BenchmarkEvents(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			writer, handler := &discard{make(http.Header)}, w.server.Handler()
+			writer, handler := &nowhere{make(http.Header)}, w.server.Handler()
 			b.ReportAllocs()
 			for b.Loop() {
 				clear(writer.header)

@@ -189,7 +189,8 @@ func TestOpenAPI_DescribesTheAnswers(t *testing.T) {
 	step(200, "GET /admin/events?status=draft,published&limit=1", "", organizer, "")
 	step(200, "GET /admin/events/{id}", id, organizer, "")
 	step(304, "GET /admin/events/{id}", id, organizer, "", "If-None-Match", `"1"`)
-	revision := `{` + details + `,"tiers":[{"id":"t1","name":"Floor","capacity":5,"base_price_minor":4500},{"name":"Balcony","capacity":3,"base_price_minor":0}]}`
+	revision := `{` + details + `,"tiers":[{"id":"t1","name":"Floor","capacity":5,"base_price_minor":4500},
+		{"name":"Balcony","capacity":3,"base_price_minor":0}]}`
 	step(428, "PUT /admin/events/{id}", id, organizer, revision)
 	step(200, "PUT /admin/events/{id}", id, organizer, revision, "If-Match", `"1"`)
 	step(412, "PUT /admin/events/{id}", id, organizer, revision, "If-Match", `"1"`)
@@ -232,7 +233,8 @@ func TestOpenAPI_DescribesTheAnswers(t *testing.T) {
 	// The end of an event.
 	step(200, "GET /admin/events/{id}/bookings?status=confirmed", id, organizer, "")
 	step(200, "GET /admin/events/capacity_utilization?limit=2", "", organizer, "")
-	step(409, "PUT /admin/events/{id}", id, organizer, `{`+details+`,"tiers":[{"id":"t2","name":"Balcony","capacity":1,"base_price_minor":0}]}`, "If-Match", `"3"`)
+	revision = `{` + details + `,"tiers":[{"id":"t2","name":"Balcony","capacity":1,"base_price_minor":0}]}` // fewer than are booked
+	step(409, "PUT /admin/events/{id}", id, organizer, revision, "If-Match", `"3"`)
 	step(200, "POST /bookings/{id}/cancel", booking, user, "{}", "Idempotency-Key", "8")
 	step(200, "POST /bookings/{id}/cancel", booking, user, "")
 	step(200, "POST /admin/events/{id}/cancel", id, organizer, "")

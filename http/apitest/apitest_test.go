@@ -245,6 +245,7 @@ func TestClient_ChecksResponses(t *testing.T) {
 }
 
 func TestClient_ChecksRequests(t *testing.T) {
+	const one = `{"quantity":1}`
 	taken := answer{204, nil, ""}
 	page := answer{200, map[string]string{"Content-Type": "text/html; charset=utf-8"}, "<p>"}
 	good := []string{"Content-Type", "application/json", "Idempotency-Key", "k", "Authorization", "Bearer x"}
@@ -253,16 +254,16 @@ func TestClient_ChecksRequests(t *testing.T) {
 		answer  answer
 		want    string
 	}{
-		"as documented":        {newRequest(t, "POST", "/seats/a", `{"quantity":1}`, good...), taken, ""},
+		"as documented":        {newRequest(t, "POST", "/seats/a", one, good...), taken, ""},
 		"documented query":     {newRequest(t, "GET", "/seats/a?limit=2", ""), ok(seat), ""},
 		"extra field":          {newRequest(t, "POST", "/seats/a", `{"quantity":1,"colour":"red"}`, good...), taken, "colour"},
 		"missing field":        {newRequest(t, "POST", "/seats/a", `{}`, good...), taken, "quantity"},
 		"name twice":           {newRequest(t, "POST", "/seats/a", `{"quantity":1,"quantity":2}`, good...), taken, "stands twice"},
 		"missing body":         {newRequest(t, "POST", "/seats/a", "", good...), taken, "required"},
 		"undocumented body":    {newRequest(t, "GET", "/seats/a", "{}"), ok(seat), "not allowed"},
-		"wrong media type":     {newRequest(t, "POST", "/seats/a", `{"quantity":1}`, append(good, "Content-Type", "text/plain")...), taken, "text/plain"},
-		"missing header":       {newRequest(t, "POST", "/seats/a", `{"quantity":1}`, good[0], good[1], good[4], good[5]), taken, "Idempotency-Key"},
-		"missing token":        {newRequest(t, "POST", "/seats/a", `{"quantity":1}`, good[:4]...), taken, "no bearer token"},
+		"wrong media type":     {newRequest(t, "POST", "/seats/a", one, append(good, "Content-Type", "text/plain")...), taken, "text/plain"},
+		"missing header":       {newRequest(t, "POST", "/seats/a", one, good[0], good[1], good[4], good[5]), taken, "Idempotency-Key"},
+		"missing token":        {newRequest(t, "POST", "/seats/a", one, good[:4]...), taken, "no bearer token"},
 		"undocumented query":   {newRequest(t, "GET", "/seats/a?colour=red", ""), ok(seat), "colour"},
 		"query of wrong type":  {newRequest(t, "GET", "/seats/a?limit=many", ""), ok(seat), "limit"},
 		"query out of bounds":  {newRequest(t, "GET", "/seats/a?limit=0", ""), ok(seat), "limit"},
@@ -273,7 +274,7 @@ func TestClient_ChecksRequests(t *testing.T) {
 		"preflight":            {newRequest(t, "OPTIONS", "/seats/a", ""), taken, ""},
 		"unknown path":         {wrong(newRequest(t, "GET", "/chairs", "")), problem(404, `{}`), ""},
 		"unknown path served":  {wrong(newRequest(t, "GET", "/chairs", "")), problem(400, `{}`), "status is 400, want 404"},
-		"unknown path as text": {wrong(newRequest(t, "GET", "/chairs", "")), answer{404, map[string]string{"Content-Type": "text/plain"}, "{}"}, "text/plain"},
+		"unknown path as text": {wrong(newRequest(t, "GET", "/chairs", "")), problem(404, `{}`).with("Content-Type", "text/plain"), "text/plain"},
 		"unknown method":       {wrong(newRequest(t, "PUT", "/seats/a", "")), problem(405, `{}`).with("Allow", "GET, POST"), ""},
 		"unknown method, mute": {wrong(newRequest(t, "PUT", "/seats/a", "")), problem(405, `{}`), "Allow is missing"},
 	} {

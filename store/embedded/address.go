@@ -110,11 +110,16 @@ func (s *Server) launchOnFreePort(ctx context.Context) error {
 	}
 }
 
-// prepareDatabase makes the database if it is missing, which it also is after a crash between initdb and here.
-func (s *Server) prepareDatabase(ctx context.Context) (err error) {
+// prepareDatabase makes the database if the server is fresh, or if a predecessor ended between initdb and here.
+func (s *Server) prepareDatabase(ctx context.Context, fresh bool) (err error) {
+	if fresh {
+		if err := s.createDatabase(ctx); err != nil {
+			return err
+		}
+	}
 	conn, err := pgx.Connect(ctx, s.socketDSN(database))
 	if hasCode(err, noSuchDatabase) {
-		if err := s.exec(ctx, "postgres", "CREATE DATABASE "+database); err != nil {
+		if err := s.createDatabase(ctx); err != nil {
 			return err
 		}
 		conn, err = pgx.Connect(ctx, s.socketDSN(database))
@@ -130,11 +135,11 @@ func (s *Server) prepareDatabase(ctx context.Context) (err error) {
 	return err
 }
 
-func (s *Server) exec(ctx context.Context, database, sql string) error {
-	conn, err := pgx.Connect(ctx, s.socketDSN(database))
+func (s *Server) createDatabase(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, s.socketDSN("postgres"))
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, sql)
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+database)
 	return errors.Join(err, conn.Close(ctx))
 }

@@ -94,9 +94,9 @@ type VersionError struct {
 func (e *VersionError) Error() string {
 	pgdata := dataDir(e.DataDir).pgdata()
 	return fmt.Sprintf(`embedded: %[1]s was made by PostgreSQL %[2]d, but what is installed is %[3]s (%[4]s); nothing was changed.
-Either install PostgreSQL %[2]d beside it (or set EVENTLY_PG_BIN to its binaries), or take the data over. As the owner of %[1]s:
-  1. with the binaries of %[2]d:  pg_ctl -w -D '%[1]s' -o "-c listen_addresses='' -k /tmp -p 54329" start
-  2. with the newer pg_dump:  pg_dump -h /tmp -p 54329 -U evently -Fc -f /tmp/evently.dump evently
+Either install PostgreSQL %[2]d beside it (or set EVENTLY_PG_BIN to its binaries), or take the data over (1 to 3 as the owner of %[1]s):
+  1. with the binaries of %[2]d:  pg_ctl -w -D '%[1]s' -o "-c listen_addresses='' -c unix_socket_permissions=0700 -k /tmp -p 54329" start
+  2. with the newer pg_dump:  umask 077; pg_dump -h /tmp -p 54329 -U evently -Fc -f /tmp/evently.dump evently
   3. with the binaries of %[2]d:  pg_ctl -w -D '%[1]s' stop
   4. move it away, not delete it:  mv '%[1]s' '%[1]s.%[2]d'
   5. start Evently, which makes a new one, and:  pg_restore --clean --if-exists -d "$(cat '%[5]s')" /tmp/evently.dump`,

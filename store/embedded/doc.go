@@ -11,7 +11,8 @@
 //	  owner.lock          held by the process that called Start
 //	  owner.dsn           how to reach its server, for processes that come second
 //	  server.lock         held by every process of the server itself
-//	  tcp.password        made when TCP is first asked for
+//	  tcp.password        made when TCP is first asked for, as is tcp_hba.conf, which asks for it
+//	  initdb-*/           a pgdata in the making
 //
 // Invariants:
 //   - One owner. A second Start returns an InUseError with the DSN of the first.

@@ -125,7 +125,7 @@ func (s *Server) boot(ctx context.Context) error {
 	if err := s.launchOnFreePort(ctx); err != nil {
 		return err
 	}
-	if err := s.prepareDatabase(ctx); err != nil {
+	if err := s.prepareDatabase(ctx, major == 0); err != nil {
 		return fmt.Errorf("embedded: prepare the database: %w; the server's log ends:\n%s", err, s.log)
 	}
 	return s.dir.publish(s.DSN())
@@ -240,9 +240,17 @@ func (s *Server) halt(ctx context.Context, how Shutdown) error {
 	if postgres == nil {
 		return nil
 	}
+	select {
+	case <-postgres.exited:
+		return nil // by itself: that is Err's to report
+	default:
+	}
 	err := postgres.signal(how.signal())
 	select {
 	case <-postgres.exited:
+		if how == Fast && postgres.err != nil { // as when the disk is too full for the checkpoint
+			err = fmt.Errorf("embedded: stop: %w; the next start recovers; the server's log ends:\n%s", errors.Join(err, postgres.err), s.log)
+		}
 		return err
 	case <-ctx.Done():
 	}

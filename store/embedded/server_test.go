@@ -156,6 +156,41 @@ func TestRestart_KeepsDSNAndCommittedData(t *testing.T) {
 	}
 }
 
+func TestStart_DatabaseThatIsMissingIsMade(t *testing.T) {
+	cfg := embedded.Config{DataDir: pgtest.DataDir(t), UnsafeNoFsync: true}
+	first := start(t, cfg)
+	// As after a crash between initdb and the end of Start.
+	exec1(t, first.DatabaseDSN("postgres"), "DROP DATABASE evently")
+	if err := first.Stop(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := query(t, start(t, cfg).DSN(), "SELECT current_database()"); got != "evently" {
+		t.Errorf("connected to %s", got)
+	}
+}
+
+func TestStop_ReportsAnUncleanShutdown(t *testing.T) {
+	dir := pgtest.DataDir(t)
+	server := start(t, embedded.Config{DataDir: dir, UnsafeNoFsync: true})
+	exec1(t, server.DSN(), "CREATE TABLE seats AS SELECT 42 AS free")
+	// In the way of the last checkpoint, as a full disk would be.
+	control := filepath.Join(dir, "pgdata", "global", "pg_control")
+	if err := errors.Join(os.Rename(control, control+".away"), os.Mkdir(control, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(testContext(t)); err == nil || !strings.Contains(err.Error(), "pg_control") {
+		t.Errorf("Stop: %v, want what the server's log says of pg_control", err)
+	}
+	expectIdle(t, dir)
+	if err := errors.Join(os.Remove(control), os.Rename(control+".away", control)); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, embedded.Config{DataDir: dir, UnsafeNoFsync: true})
+	if got := query(t, again.DSN(), "SELECT free::text FROM seats"); got != "42" {
+		t.Errorf("read back %s, want 42", got)
+	}
+}
+
 func TestDone_FiresWhenPostmasterIsKilled(t *testing.T) {
 	server := pgtest.Private(t)
 	exec1(t, server.DSN(), "CREATE TABLE seats AS SELECT 42 AS free")
