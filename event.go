@@ -143,18 +143,11 @@ func (d *EventDetails) Normalize() {
 // Field names are those of the HTTP API.
 func (d *EventDetails) Validate() error {
 	var fields FieldErrors
-	text := func(field, value string, runesMin, runesMax int) {
-		if n := utf8.RuneCountInString(value); n < runesMin || n > runesMax {
-			fields.Add(field, fmt.Sprintf("must have %d to %d characters", runesMin, runesMax))
-		} else if strings.ContainsRune(value, 0) {
-			fields.Add(field, "must not contain a NUL character")
-		}
-	}
-	text("name", strings.TrimSpace(d.Name), 1, textMax)
-	text("description", d.Description, 0, descriptionMax)
-	text("category", d.Category, 0, textMax)
-	text("venue", d.Venue, 0, textMax)
-	text("city", d.City, 0, textMax)
+	fields.checkText("name", d.Name, 1, textMax)
+	fields.checkText("description", d.Description, 0, descriptionMax)
+	fields.checkText("category", d.Category, 0, textMax)
+	fields.checkText("venue", d.Venue, 0, textMax)
+	fields.checkText("city", d.City, 0, textMax)
 	if _, err := time.LoadLocation(d.Timezone); err != nil || d.Timezone == "" || d.Timezone == "Local" {
 		fields.Add("timezone", "must be an IANA time zone name such as Europe/Berlin")
 	}
@@ -170,6 +163,17 @@ func (d *EventDetails) Validate() error {
 	}
 	d.validateTiers(&fields)
 	return fields.Err()
+}
+
+// checkText adds a field whose text is not of runesMin to runesMax characters, is only blanks where there must be some, or is
+// none that storage can hold.
+func (f *FieldErrors) checkText(field, value string, runesMin, runesMax int) {
+	switch n := utf8.RuneCountInString(value); {
+	case n > runesMax || n < runesMin || runesMin > 0 && strings.TrimSpace(value) == "":
+		f.Add(field, fmt.Sprintf("must have %d to %d characters", runesMin, runesMax))
+	case !utf8.ValidString(value) || strings.ContainsRune(value, 0):
+		f.Add(field, "must be valid UTF-8 without NUL characters")
+	}
 }
 
 func (d *EventDetails) validateTimes(fields *FieldErrors) {
@@ -202,9 +206,7 @@ func (d *EventDetails) validateTiers(fields *FieldErrors) {
 	for i := range d.Tiers {
 		tier := &d.Tiers[i]
 		at := fmt.Sprintf("tiers[%d].", i)
-		if n := utf8.RuneCountInString(tier.Name); n < 1 || n > textMax || strings.ContainsRune(tier.Name, 0) {
-			fields.Add(at+"name", fmt.Sprintf("must have 1 to %d characters", textMax))
-		}
+		fields.checkText(at+"name", tier.Name, 1, textMax)
 		if tier.Capacity < 0 || tier.Capacity > CapacityMax || (tier.Retired && tier.Capacity != 0) {
 			fields.Add(at+"capacity", fmt.Sprintf("must be 0 to %d", CapacityMax))
 		}

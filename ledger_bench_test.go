@@ -2,8 +2,10 @@ package evently
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // spread is the splitmix64 finalizer: a cheap bijection that makes counters look like random ids.
@@ -20,19 +22,30 @@ type turnover struct {
 	ledger  *Ledger
 	live    uint64
 	round   uint64
-	tiers   int
 	step    time.Duration
 	at      time.Time
+	asked   []Items // taken in turn
 	book    Book
 	release Release
 	d       Decision
 }
 
-func newTurnover(live, tiers int) *turnover {
+// newTurnover makes a turnover of an event of some tiers. A booking is of one tier, or of all.
+func newTurnover(live, tiers int, all bool) *turnover {
 	event := newTestEvent(tiers, CapacityMax/tiers)
 	event.HoldTTL = HoldTTLMax
 	step := max(time.Millisecond, (KeyRetention / time.Duration(live)).Truncate(time.Millisecond))
-	t := &turnover{ledger: newTestLedger(event), live: uint64(live), tiers: tiers, step: step, at: epoch}
+	t := &turnover{ledger: newTestLedger(event), live: uint64(live), step: step, at: epoch}
+	for tier := range tiers {
+		t.asked = append(t.asked, OneItem(seats(tier, 1)))
+	}
+	if all {
+		var items []Item
+		for tier := range tiers {
+			items = append(items, seats(tier, 1))
+		}
+		t.asked = []Items{mustItems(items...)}
+	}
 	for range 3 * live {
 		t.do()
 	}
@@ -42,8 +55,9 @@ func newTurnover(live, tiers int) *turnover {
 func (t *turnover) do() {
 	t.at = t.at.Add(t.step)
 	token := spread(t.round)
-	t.book = Book{User: UserID(token | 1), Key: Key{spread(token), token}, Token: Token(token)}
-	t.book.Items = OneItem(Item{Tier: int(token>>32) % t.tiers, Quantity: 1})
+	t.book = Book{
+		User: UserID(token | 1), Key: Key{spread(token), token}, Token: Token(token), Items: t.asked[token%uint64(len(t.asked))],
+	}
 	t.decide(&t.book)
 	if t.round >= t.live {
 		token := spread(t.round - t.live)
@@ -66,9 +80,13 @@ func (t *turnover) decide(cmd Command) {
 // One operation is a Book and a Release, each decided and posted, and the forgetting of a third reservation.
 func BenchmarkLedger_Book(b *testing.B) {
 	for _, live := range []int{1_000, 500_000} {
-		for _, tiers := range []int{1, 4} {
-			b.Run(fmt.Sprintf("live=%d/tiers=%d", live, tiers), func(b *testing.B) {
-				t := newTurnover(live, tiers)
+		for _, shape := range []struct {
+			name  string
+			tiers int
+			all   bool
+		}{{"tiers=1", 1, false}, {"tiers=4", 4, false}, {"tiers=4,items=4", 4, true}} {
+			b.Run(fmt.Sprintf("live=%d/%s", live, shape.name), func(b *testing.B) {
+				t := newTurnover(live, shape.tiers, shape.all)
 				b.ReportAllocs()
 				for b.Loop() {
 					t.do()
@@ -76,6 +94,69 @@ func BenchmarkLedger_Book(b *testing.B) {
 				b.ReportMetric(2*float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
 			})
 		}
+	}
+}
+
+func TestLedger_DecideAndPostAllocateNothing(t *testing.T) {
+	for _, tiers := range []int{1, 4} {
+		turnover := newTurnover(1000, tiers, false)
+		if allocs := testing.AllocsPerRun(5000, turnover.do); allocs > 0 {
+			t.Errorf("%d tiers: Book and Release allocate %v times", tiers, allocs)
+		}
+	}
+
+	l := newTestLedger(newTestEvent(1, 1))
+	mustDo(t, l, book(1, 1, seats(0, 1)), epoch)
+	d := Decision{Entries: make([]Entry, 0, 1)}
+	for name, cmd := range map[string]Command{
+		"sold out":         book(2, 1, seats(0, 1)),
+		"replayed":         book(1, 1, seats(0, 1)),
+		"confirm":          &Confirm{User: 1, Token: 1},
+		"cancel":           &Cancel{User: 1, Token: 1},
+		"not found":        &Confirm{User: 1, Token: 2},
+		"nothing to end":   &Expire{},
+		"nothing to sweep": &Sweep{},
+	} {
+		if allocs := testing.AllocsPerRun(100, func() { _ = l.Decide(cmd, epoch, &d) }); allocs > 0 {
+			t.Errorf("%s: Decide allocates %v times", name, allocs)
+		}
+	}
+}
+
+const million = 1_000_000
+
+// bytesPerReservation is what one of a million holds costs, with everything that the ledger has for finding and ending it.
+func bytesPerReservation() float64 {
+	heap := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	l := newTestLedger(newTestEvent(4, CapacityMax/4))
+	before := heap()
+	fill(l, million)
+	after := heap()
+	runtime.KeepAlive(l)
+	return (float64(after) - float64(before)) / million
+}
+
+func TestLedger_LiveReservationCosts100Bytes(t *testing.T) {
+	got := bytesPerReservation()
+	for range 2 {
+		if got > 100 { // whatever else the process allocates meanwhile can only add to it
+			got = bytesPerReservation()
+		}
+	}
+	if got > 100 || got < float64(unsafe.Sizeof(record{})) {
+		t.Fatalf("a live reservation costs %.1f bytes, want 100 at most", got)
+	}
+}
+
+// One operation fills a ledger with 1,000,000 live reservations.
+func BenchmarkLedger_Memory(b *testing.B) {
+	for b.Loop() {
+		b.ReportMetric(bytesPerReservation(), "B/reservation")
 	}
 }
 
@@ -97,7 +178,7 @@ func fill(l *Ledger, n int) {
 
 // One operation is a Book into a ledger that grows from nothing to 1,000,000 live reservations.
 func BenchmarkLedger_BookGrowing(b *testing.B) {
-	const size = 1_000_000
+	const size = million
 	b.ReportAllocs()
 	for left := b.N; left > 0; left -= size {
 		fill(newTestLedger(newTestEvent(1, CapacityMax)), min(left, size))
@@ -155,7 +236,7 @@ func BenchmarkLedger_SoldOut(b *testing.B) {
 
 // One operation is a Book whose key is known, among 1,000,000 reservations.
 func BenchmarkLedger_BookAgain(b *testing.B) {
-	const size = 1_000_000
+	const size = million
 	l := newTestLedger(newTestEvent(1, CapacityMax))
 	fill(l, size)
 	var d Decision
@@ -174,7 +255,7 @@ func BenchmarkLedger_BookAgain(b *testing.B) {
 
 // One operation expires 1,000,000 holds, SweepMax at a time.
 func BenchmarkLedger_Expire1M(b *testing.B) {
-	const size = 1_000_000
+	const size = million
 	var d Decision
 	for range b.N {
 		b.StopTimer()
@@ -194,7 +275,7 @@ func BenchmarkLedger_Expire1M(b *testing.B) {
 
 // One operation cancels an event with 1,000,000 reservations, SweepMax at a time, of which the first has already ended.
 func BenchmarkLedger_CancelEvent1M(b *testing.B) {
-	const size = 1_000_000
+	const size = million
 	var d Decision
 	for range b.N {
 		b.StopTimer()
@@ -259,7 +340,7 @@ func BenchmarkLedger_Replay(b *testing.B) {
 
 // One operation restores 1,000,000 live reservations from what storage keeps of them.
 func BenchmarkLedger_Restore1M(b *testing.B) {
-	const size = 1_000_000
+	const size = million
 	l := newTestLedger(newTestEvent(4, CapacityMax/4))
 	fill(l, size)
 	type row struct {

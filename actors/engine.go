@@ -55,8 +55,8 @@ func (e *Engine) Do(ctx context.Context, request *evently.Request) (evently.Repl
 		case err == nil:
 			e.metrics.attempts.WithLabelValues("ok").Inc()
 			return reply, nil
-		case errors.As(err, &refusal) && refusal.Code == evently.CodeReservationNotFound:
-			return e.ended(ctx, request)
+		case errors.Is(err, evently.ErrReservationNotFound), errors.Is(err, evently.ErrEventNotFound):
+			return e.unknown(ctx, request, err)
 		case errors.As(err, &refusal):
 			e.metrics.attempts.WithLabelValues(string(refusal.Code)).Inc()
 			return evently.Reply{}, err
@@ -102,8 +102,9 @@ func pause(ctx context.Context) bool {
 	}
 }
 
-// ended answers a request for a reservation that its ledger does not know: it never was, or it ended for good.
-func (e *Engine) ended(ctx context.Context, request *evently.Request) (evently.Reply, error) {
+// unknown answers a request for an event or a reservation that nobody knows. A reservation that its ledger does not
+// know never was, or it ended so long ago that only its row remains.
+func (e *Engine) unknown(ctx context.Context, request *evently.Request, err error) (evently.Reply, error) {
 	var user evently.UserID
 	var token evently.Token
 	switch command := request.Command.(type) {
@@ -114,7 +115,7 @@ func (e *Engine) ended(ctx context.Context, request *evently.Request) (evently.R
 	case *evently.Cancel:
 		user, token = command.User, command.Token
 	default:
-		return evently.Reply{}, evently.ErrReservationNotFound
+		return evently.Reply{}, err
 	}
 	reservation, err := e.history.Reservation(ctx, evently.ReservationID{Event: request.Event, Token: token})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/asynkron/protoactor-go/cluster"
 
 	"github.com/evently/evently"
 )
@@ -330,6 +331,10 @@ func (a *eventActor) finishDrain(ctx actor.Context) {
 func (a *eventActor) fail(ctx actor.Context, reason string, err error) {
 	a.config.Metrics.retirements.WithLabelValues(reason).Inc()
 	a.retire(err)
+	// Placement hands this actor out no more, so that what comes now waits for the next activation.
+	ctx.ActorSystem().EventStream.Publish(&cluster.ActivationTerminating{
+		Pid: ctx.Self(), ClusterIdentity: cluster.NewClusterIdentity(a.identity, Kind),
+	})
 	ctx.Send(ctx.Self(), lastCall{})
 }
 

@@ -77,7 +77,8 @@ func TestLogs_AreMappedToLevels(t *testing.T) {
 		}}))
 	stopped := false
 	gossip := gossipLog{logger, func() bool { return stopped }}
-	for _, line := range []string{"[ERR] memberlist: one\n", "[WARN] memberlist: two", "[INFO] three\n", "[DEBUG] memberlist: four", "five six"} {
+	for _, line := range []string{"[ERR] memberlist: one\n", "[WARN] memberlist: two", "[INFO] three\n", "[DEBUG] memberlist: four",
+		"five six"} {
 		if n, err := gossip.Write([]byte(line)); n != len(line) || err != nil {
 			t.Errorf("wrote %d of %d, %v", n, len(line), err)
 		}

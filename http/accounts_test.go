@@ -48,7 +48,8 @@ func refreshBody(token string) string { return fmt.Sprintf(`{"refresh_token":%q}
 func TestAccounts_RegisterSignInAndOut(t *testing.T) {
 	w := newSite(t, nil)
 	user := w.register(t, adaRegisters)
-	if user.Email != "ada@example.com" || user.Name != "Ada" || user.Role != "user" || user.EmailVerified || !user.CreatedAt.Equal(w.clock.Now()) {
+	if user.Email != "ada@example.com" || user.Name != "Ada" || user.Role != "user" || user.EmailVerified ||
+		!user.CreatedAt.Equal(w.clock.Now()) {
 		t.Errorf("%+v", user)
 	}
 	tokens := w.login(t, adaSignsIn)
@@ -118,10 +119,9 @@ func TestRegister_ChecksFields(t *testing.T) {
 		return string(text)
 	}
 	long := strings.Repeat("x", emailBytesMax)
-	for _, email := range []string{"", "ada", "@example.com", "ada@", "Ada <ada@example.com>", "ada@example.com, b@c.d", "a b@c.d", "ada@example.com\n", long + "@example.com"} {
-		if email == "ada@example.com\n" {
-			continue // white space around an address is trimmed
-		}
+	for _, email := range []string{
+		"", "ada", "@example.com", "ada@", "Ada <ada@example.com>", "ada@example.com, b@c.d", "a b@c.d", "a@b\x00.c", long + "@example.com",
+	} {
 		w.do(t, "POST", "/register", body(email, "correct horse", "Ada")).field(t, "email")
 	}
 	for _, password := range []string{"", "1234567", strings.Repeat("p", PasswordRunesMax+1)} {
@@ -153,7 +153,8 @@ func TestLogin_DoesNotTellWhoIsRegistered(t *testing.T) {
 	} {
 		before := testutil.ToFloat64(w.server.metrics.passwords)
 		a := w.do(t, "POST", "/login", body)
-		if p := a.problem(t, evently.CodeInvalidCredentials); p.Detail != evently.ErrInvalidCredentials.Detail || a.header.Get("WWW-Authenticate") == "" {
+		p := a.problem(t, evently.CodeInvalidCredentials)
+		if p.Detail != evently.ErrInvalidCredentials.Detail || a.header.Get("WWW-Authenticate") == "" {
 			t.Errorf("%s: %s", name, a.body)
 		}
 		if got := testutil.ToFloat64(w.server.metrics.passwords) - before; got != 1 {
@@ -245,7 +246,8 @@ func TestSessions_ListAndRevoke(t *testing.T) {
 	list := func(access string) (got struct {
 		Data       []sessionJSON `json:"data"`
 		NextCursor *string       `json:"next_cursor"`
-	}) {
+	},
+	) {
 		w.do(t, "GET", "/sessions", "", "Authorization", "Bearer "+access).decode(t, &got)
 		return got
 	}
@@ -254,10 +256,12 @@ func TestSessions_ListAndRevoke(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	newest, oldest := got.Data[0], got.Data[1]
-	if newest.Current || newest.UserAgent != strings.Repeat("é", 100) || newest.IP != "127.0.0.1" || !newest.CreatedAt.Equal(begun.Add(time.Minute)) {
+	if newest.Current || newest.UserAgent != strings.Repeat("é", 100) || newest.IP != "127.0.0.1" ||
+		!newest.CreatedAt.Equal(begun.Add(time.Minute)) {
 		t.Errorf("%+v", newest)
 	}
-	if !oldest.Current || oldest.UserAgent != "Laptop" || !oldest.LastUsedAt.Equal(begun) || !oldest.ExpiresAt.Equal(begun.Add(refreshTTLDefault)) {
+	if !oldest.Current || oldest.UserAgent != "Laptop" || !oldest.LastUsedAt.Equal(begun) ||
+		!oldest.ExpiresAt.Equal(begun.Add(refreshTTLDefault)) {
 		t.Errorf("%+v", oldest)
 	}
 	revoke := func(access, id string) *answer {

@@ -354,6 +354,22 @@ func TestReviseEvent_VersionFromAnotherNode(t *testing.T) {
 	}
 }
 
+// The change is made, and what is known here is older: to show that as the answer would be wrong.
+func TestReviseEvent_DatabaseGoesAwayAfterTheChange(t *testing.T) {
+	w, box := newBoxSite(t)
+	bearer, who := w.token(t, evently.RoleOrganizer)
+	box.add(box.event(1, who.User, seats("Floor", 100, 2500)), nil)
+	w.do(t, "GET", "/events/"+id(1), "") // now version 1 is known
+	box.failNext = evently.ErrUnavailable
+	w.put(t, bearer, 1, newEventBody(t, nil)).problem(t, evently.CodeUnavailable)
+	box.failNext = nil
+	box.failWith(nil)
+	w.clock.add(cacheTTL)
+	if a := w.do(t, "GET", "/events/"+id(1), ""); a.header.Get("ETag") != `"2"` {
+		t.Errorf("after the database is back: ETag %s: %s", a.header.Get("ETag"), a.body)
+	}
+}
+
 func TestEventLife(t *testing.T) {
 	w, box := newBoxSite(t)
 	bearer, who := w.token(t, evently.RoleOrganizer)

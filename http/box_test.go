@@ -16,6 +16,7 @@ type fakeBox struct {
 
 	mu       sync.Mutex
 	fail     error            // what every call returns, unless nil
+	failNext error            // becomes fail at the next decision
 	observer evently.Observer // told every commit, unless nil
 	ledgers  map[evently.EventID]*evently.Ledger
 	rows     map[evently.ReservationID]evently.Reservation
@@ -87,6 +88,7 @@ func (f *fakeBox) Do(_ context.Context, request *evently.Request) (evently.Reply
 	if ledger == nil {
 		return evently.Reply{}, evently.ErrEventNotFound
 	}
+	f.fail = f.failNext
 	var d evently.Decision
 	if err := ledger.Decide(request.Command, f.clock.Now(), &d); err != nil {
 		return evently.Reply{}, err

@@ -54,10 +54,16 @@ func TestDecode_Accepts(t *testing.T) {
 		`{"name":"🎟"}`:                       {Name: "🎟"},
 		`{"n\u0061me":"escaped key"}`:        {Name: "escaped key"},
 		`{"name":"","quantity":-0}`:          {},
-		`{"quantity":12,"total_minor":-9223372036854775808,"rate":-1.5e-3,"gift":true}`:        {Quantity: 12, Total: -1 << 63, Rate: -1.5e-3, Gift: true},
-		`{"at":"2027-05-01T18:00:00Z","until":"2027-05-01T18:00:00Z","limit":-7,"base":"b"}`:   {At: at, Until: &at, Limit: &limit, orderBase: orderBase{"b"}},
-		`{"until":null,"limit":null,"extra":null}`:                                             {},
-		`{"tiers":[{"id":"t1","seats":[1,2]},{}],"notes":{"a":1,"A":2},"extra":{"x":[1,"y"]}}`: {Tiers: []orderTier{{"t1", []int{1, 2}}, {}}, Notes: map[string]int{"a": 1, "A": 2}, Extra: map[string]any{"x": []any{1.0, "y"}}},
+		`{"quantity":12,"total_minor":-9223372036854775808,"rate":-1.5e-3,"gift":true}`: {
+			Quantity: 12, Total: -1 << 63, Rate: -1.5e-3, Gift: true,
+		},
+		`{"at":"2027-05-01T18:00:00Z","until":"2027-05-01T18:00:00Z","limit":-7,"base":"b"}`: {
+			At: at, Until: &at, Limit: &limit, orderBase: orderBase{"b"},
+		},
+		`{"until":null,"limit":null,"extra":null}`: {},
+		`{"tiers":[{"id":"t1","seats":[1,2]},{}],"notes":{"a":1,"A":2},"extra":{"x":[1,"y"]}}`: {
+			Tiers: []orderTier{{"t1", []int{1, 2}}, {}}, Notes: map[string]int{"a": 1, "A": 2}, Extra: map[string]any{"x": []any{1.0, "y"}},
+		},
 	} {
 		var got order
 		if err := decodeJSON([]byte(text), &got); err != nil {
@@ -91,7 +97,7 @@ func TestDecode_RefusesAndNamesTheField(t *testing.T) {
 		{`{"rate":1e}`, "rate is not valid JSON at byte 11"},
 		{`{"rate":NaN}`, "rate is not valid JSON at byte 9"},
 		{`{"gift":tru}`, "gift is not valid JSON at byte 9"},
-		{`{"gift":truely}`, "body is not valid JSON at byte 13"},
+		{`{"gift":truest}`, "body is not valid JSON at byte 13"},
 		{`{"tiers":[1 2]}`, "tiers is not valid JSON at byte 13"},
 		{`{"tiers":[{}`, "tiers is not valid JSON at byte 13"},
 		{"{/**/}", "body is not valid JSON at byte 2"},
@@ -150,7 +156,10 @@ func TestDecode_RefusesAndNamesTheField(t *testing.T) {
 		{`{"name":1,"gift":2,"x":3}`, "name must be a string; gift must be true or false; x is not a field of this request"},
 		{`{"name":1,"gift":}`, "gift is not valid JSON at byte 18"},
 		// It nests too deeply.
-		{`{"extra":` + strings.Repeat("[", jsonDepthMax) + strings.Repeat("]", jsonDepthMax) + `}`, "extra" + strings.Repeat("[0]", jsonDepthMax-1) + " nests too deeply"},
+		{
+			`{"extra":` + strings.Repeat("[", jsonDepthMax) + strings.Repeat("]", jsonDepthMax) + `}`,
+			"extra" + strings.Repeat("[0]", jsonDepthMax-1) + " nests too deeply",
+		},
 		{`{"x":` + strings.Repeat(`{"a":`, 50_000), "x" + strings.Repeat(".a", jsonDepthMax-1) + " nests too deeply"},
 		// A name is not echoed at any length.
 		{`{"` + strings.Repeat("x", 1000) + `":1}`, strings.Repeat("x", 100) + " is not a field of this request"},
@@ -176,7 +185,8 @@ func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		`{"name":"a","quantity":1,"total_minor":2,"rate":1.5,"gift":true,"at":"2027-05-01T18:00:00Z","until":null,"limit":3}`,
 		`{"tiers":[{"id":"\u00e9\ud83c\udf9f","seats":[1,-2]}],"notes":{"a":1},"extra":[null,{"b":[true,1e3]}],"base":""}`,
-		`{"Name":"a"}`, `{"name":"a","n\u0061me":"b"}`, `{"extra":{"a":1,"a":2}}`, "{\"name\":\"\xff\"}", `{} {}`, `{"rate":01}`, `{"extra":1e999}`,
+		`{"Name":"a"}`, `{"name":"a","n\u0061me":"b"}`, `{"extra":{"a":1,"a":2}}`,
+		"{\"name\":\"\xff\"}", `{} {}`, `{"rate":01}`, `{"extra":1e999}`,
 	} {
 		f.Add([]byte(seed))
 	}

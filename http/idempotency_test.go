@@ -95,8 +95,12 @@ func TestIdempotency_KeyIsChecked(t *testing.T) {
 	things, calls := counting("/things", public)
 	w := newSite(t, nil, things)
 	for _, headers := range [][]string{
-		{"Idempotency-Key", ""}, {"Idempotency-Key", strings.Repeat("k", 256)}, {"Idempotency-Key", "a b"}, {"Idempotency-Key", "é"},
-		{"Idempotency-Key", "a", "Idempotency-Key", "b"}, {"Idempotency-Key", "a\tb"},
+		{"Idempotency-Key", ""},
+		{"Idempotency-Key", strings.Repeat("k", 256)},
+		{"Idempotency-Key", "a b"},
+		{"Idempotency-Key", "é"},
+		{"Idempotency-Key", "a", "Idempotency-Key", "b"},
+		{"Idempotency-Key", "a\tb"},
 	} {
 		w.do(t, "POST", "/things", `{}`, headers...).field(t, "Idempotency-Key")
 	}
@@ -295,10 +299,33 @@ func TestIdempotency_OutlivesTheRotationOfSecrets(t *testing.T) {
 	}
 }
 
+func TestIdempotency_HowEverTheAnswerIsWritten(t *testing.T) {
+	for name, write := range map[string]func(c *gin.Context){
+		"string":  func(c *gin.Context) { c.String(http.StatusOK, "text") },
+		"json":    func(c *gin.Context) { c.JSON(http.StatusAccepted, "text") },
+		"parts":   func(c *gin.Context) { c.String(http.StatusOK, "a"); c.Writer.Flush(); c.String(http.StatusOK, "b") },
+		"status":  func(c *gin.Context) { c.Status(http.StatusAccepted) },
+		"nothing": func(*gin.Context) {},
+	} {
+		calls := 0
+		w := newSite(t, nil, route{method: "POST", path: "/things", key: keyOptional, handle: func(c *gin.Context) error {
+			calls++
+			write(c)
+			return nil
+		}})
+		first := w.do(t, "POST", "/things", "", "Idempotency-Key", "k")
+		again := w.do(t, "POST", "/things", "", "Idempotency-Key", "k")
+		if sameAnswer(t, again, first); calls != 1 {
+			t.Errorf("%s: %d calls", name, calls)
+		}
+	}
+}
+
 func TestScope_TellsPartsApart(t *testing.T) {
 	seen := make(map[evently.Key]bool)
 	for _, scope := range []evently.Key{
-		scopeOf(0, "POST", "/a", "b"), scopeOf(1, "POST", "/a", "b"), scopeOf(0, "PUT", "/a", "b"), scopeOf(0, "POST", "/ab", ""), scopeOf(0, "POST", "/a", "c"),
+		scopeOf(0, "POST", "/a", "b"), scopeOf(1, "POST", "/a", "b"), scopeOf(0, "PUT", "/a", "b"),
+		scopeOf(0, "POST", "/ab", ""), scopeOf(0, "POST", "/a", "c"),
 	} {
 		if seen[scope] || scope == (evently.Key{}) {
 			t.Errorf("%v stands twice", scope)

@@ -17,7 +17,8 @@ import (
 
 func TestParseLimit(t *testing.T) {
 	for text, want := range map[string]Limit{
-		"off": {}, "10/1m": {10, time.Minute}, "1/1s": {1, time.Second}, "1000000/24h": {1_000_000, 24 * time.Hour}, "5/90s": {5, 90 * time.Second},
+		"off": {}, "10/1m": {10, time.Minute}, "1/1s": {1, time.Second}, "1000000/24h": {1_000_000, 24 * time.Hour},
+		"5/90s": {5, 90 * time.Second},
 	} {
 		got, err := ParseLimit(text)
 		if err != nil || got != want {
@@ -28,7 +29,8 @@ func TestParseLimit(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "10", "10/", "/1m", "0/1m", "-1/1m", "10/0s", "0/0s", "10/-1m", "10/1ms", "1000001/1m", "10/25h", "10/1m/1m", "x/1m", "10/1", "OFF", " off", "1.5/1m",
+		"", "10", "10/", "/1m", "0/1m", "-1/1m", "10/0s", "0/0s", "10/-1m", "10/1ms",
+		"1000001/1m", "10/25h", "10/1m/1m", "x/1m", "10/1", "OFF", " off", "1.5/1m",
 	} {
 		if got, err := ParseLimit(text); err == nil {
 			t.Errorf("%q: taken as %v", text, got)

@@ -77,9 +77,19 @@ func TestRequestID_IsEchoedOrMade(t *testing.T) {
 	}
 	seen := make(map[string]bool)
 	for _, headers := range [][]string{
-		nil, nil, {"X-Request-Id", ""}, {"X-Request-Id", strings.Repeat("x", requestIDLenMax+1)}, {"X-Request-Id", "a b"}, {"X-Request-Id", "é"},
-		{"X-Request-Id", `"`}, {"X-Request-Id", "a/b"}, {"X-Request-Id", "a", "X-Request-Id", "b"}, {"X-Request-Id", "@"}, {"X-Request-Id", "["},
-		{"X-Request-Id", "`"}, {"X-Request-Id", "{"}, {"X-Request-Id", ":"},
+		nil, nil,
+		{"X-Request-Id", ""},
+		{"X-Request-Id", strings.Repeat("x", requestIDLenMax+1)},
+		{"X-Request-Id", "a b"},
+		{"X-Request-Id", "é"},
+		{"X-Request-Id", `"`},
+		{"X-Request-Id", "a/b"},
+		{"X-Request-Id", "a", "X-Request-Id", "b"},
+		{"X-Request-Id", "@"},
+		{"X-Request-Id", "["},
+		{"X-Request-Id", "`"},
+		{"X-Request-Id", "{"},
+		{"X-Request-Id", ":"},
 	} {
 		got := w.do(t, "GET", "/nowhere", "", headers...).problem(t, evently.CodeNotFound).RequestID
 		if !validRequestID(got) || len(got) < 10 || seen[got] {
@@ -177,6 +187,20 @@ func TestOverload_IsRefusedAndProbesAreNot(t *testing.T) {
 	w.do(t, "GET", "/nowhere", "").problem(t, evently.CodeNotFound)
 }
 
+// A stream sets the deadline of its own connection, through whatever stands around it.
+func TestExchange_ServesTheResponseController(t *testing.T) {
+	w := newSite(t, nil, route{method: "GET", path: "/stream", handle: func(c *gin.Context) error {
+		if err := http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+			return err
+		}
+		writeNothing(c)
+		return nil
+	}})
+	if a := w.do(t, "GET", "/stream", ""); a.status != http.StatusNoContent {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
 func TestRequestTimeout_IsUnavailable(t *testing.T) {
 	slow, reached, _ := blocking("/slow")
 	w := newSite(t, func(c *Config) { c.RequestTimeout = 10 * time.Millisecond }, slow)
@@ -193,7 +217,8 @@ func TestCORS(t *testing.T) {
 	const ours, other = "https://tickets.example", "https://evil.example"
 	w := newSite(t, func(c *Config) { c.CORSOrigins = []string{ours} })
 	preflight := func(path, origin string) *answer {
-		return w.do(t, "OPTIONS", path, "", "Origin", origin, "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization")
+		return w.do(t, "OPTIONS", path, "", "Origin", origin,
+			"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization")
 	}
 	for _, path := range []string{"/login", "/me", "/nowhere"} {
 		a := preflight(path, ours)
@@ -208,10 +233,12 @@ func TestCORS(t *testing.T) {
 	}
 	a := w.do(t, "GET", "/livez", "", "Origin", ours)
 	if a.status != http.StatusOK || a.header.Get("Access-Control-Allow-Origin") != ours || a.header.Get("Vary") != "Origin" ||
-		!strings.Contains(a.header.Get("Access-Control-Expose-Headers"), "Retry-After") || a.header.Get("Access-Control-Allow-Credentials") != "" {
+		!strings.Contains(a.header.Get("Access-Control-Expose-Headers"), "Retry-After") ||
+		a.header.Get("Access-Control-Allow-Credentials") != "" {
 		t.Errorf("%d %v", a.status, a.header)
 	}
-	if a := w.do(t, "GET", "/livez", "", "Origin", other); a.status != http.StatusOK || a.header.Get("Access-Control-Allow-Origin") != "" || a.header.Get("Vary") != "Origin" {
+	if a := w.do(t, "GET", "/livez", "", "Origin", other); a.status != http.StatusOK ||
+		a.header.Get("Access-Control-Allow-Origin") != "" || a.header.Get("Vary") != "Origin" {
 		t.Errorf("another origin: %d %v", a.status, a.header)
 	}
 	if a := w.do(t, "GET", "/livez", ""); a.header.Get("Access-Control-Allow-Origin") != "" {
@@ -263,7 +290,7 @@ func TestMetrics_CountByRouteAndStatus(t *testing.T) {
 		route, method, status string
 		want                  float64
 	}{
-		{"/sessions/:id", "DELETE", "4xx", 2}, {"/livez", "GET", "2xx", 2}, {unmatched, "", "4xx", 21},
+		{"/sessions/:id", "DELETE", "4xx", 2}, {"/livez", "GET", "2xx", 2}, {unmatched, "any", "4xx", 21},
 	} {
 		if got := testutil.ToFloat64(w.server.metrics.requests.WithLabelValues(c.route, c.method, c.status)); got != c.want {
 			t.Errorf("%+v: got %v", c, got)

@@ -3,6 +3,7 @@ package http
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -28,18 +29,20 @@ func TestHealth(t *testing.T) {
 	down := errors.New("dial tcp 10.0.0.1: connection refused")
 	for _, c := range []struct {
 		state
-		status int
-		want   string
+		status                    int
+		wantAll, wantDB, wantMail string
 	}{
-		{state{nil, nil}, 200, `{"status":"ok","checks":[{"name":"database","status":"ok","needed":true},{"name":"mail","status":"ok","needed":false}]}`},
-		{state{nil, down}, 200, `{"status":"degraded","checks":[{"name":"database","status":"ok","needed":true},{"name":"mail","status":"down","needed":false}]}`},
-		{state{down, nil}, 503, `{"status":"down","checks":[{"name":"database","status":"down","needed":true},{"name":"mail","status":"ok","needed":false}]}`},
-		{state{down, down}, 503, `{"status":"down","checks":[{"name":"database","status":"down","needed":true},{"name":"mail","status":"down","needed":false}]}`},
+		{state{nil, nil}, 200, "ok", "ok", "ok"},
+		{state{nil, down}, 200, "degraded", "ok", "down"},
+		{state{down, nil}, 503, "down", "down", "ok"},
+		{state{down, down}, 503, "down", "down", "down"},
 	} {
 		now = c.state
+		want := fmt.Sprintf(`{"status":%q,"checks":[{"name":"database","status":%q,"needed":true},{"name":"mail","status":%q,"needed":false}]}`,
+			c.wantAll, c.wantDB, c.wantMail)
 		a := w.do(t, "GET", "/health", "")
-		if a.status != c.status || string(a.body) != c.want || (a.header.Get("Retry-After") != "") != (c.status == 503) {
-			t.Errorf("got  %d %s\nwant %d %s", a.status, a.body, c.status, c.want)
+		if a.status != c.status || string(a.body) != want || (a.header.Get("Retry-After") != "") != (c.status == 503) {
+			t.Errorf("got  %d %s\nwant %d %s", a.status, a.body, c.status, want)
 		}
 		w.clock.add(healthTTL)
 	}

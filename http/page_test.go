@@ -15,7 +15,8 @@ import (
 func TestCursor_ReadsAsItWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := evently.Cursor{
-			Order: rapid.Int64().Draw(t, "order"), Event: evently.EventID(rapid.Uint64().Draw(t, "event")), Token: evently.Token(rapid.Uint64().Draw(t, "token")),
+			Order: rapid.Int64().Draw(t, "order"), Event: evently.EventID(rapid.Uint64().Draw(t, "event")),
+			Token: evently.Token(rapid.Uint64().Draw(t, "token")),
 		}
 		text := nextCursor(&want)
 		if got, ok := parseCursor(*text); !ok || *got != want {
@@ -52,7 +53,9 @@ func TestPage(t *testing.T) {
 		w.do(t, "GET", "/page?limit="+limit, "").field(t, "limit")
 	}
 	otherVersion := base64.RawURLEncoding.EncodeToString(make([]byte, cursorBytes))
-	for _, bad := range []string{"", "x", cursor[1:], cursor + "A", strings.Repeat("!", len(cursor)), otherVersion, cursor[:20] + "%0A" + cursor[21:]} {
+	for _, bad := range []string{
+		"", "x", cursor[1:], cursor + "A", strings.Repeat("!", len(cursor)), otherVersion, cursor[:20] + "%0A" + cursor[21:],
+	} {
 		w.do(t, "GET", "/page?cursor="+bad, "").field(t, "cursor")
 	}
 	if p := w.do(t, "GET", "/page?limit=0&cursor=x", "").problem(t, evently.CodeInvalidRequest); len(p.Errors) != 2 {

@@ -112,7 +112,8 @@ func (s *Server) writeProblem(c *gin.Context, err error) {
 	switch {
 	case refusal == errInternal:
 		s.logFailure(c, slog.LevelError, err)
-	case refusal.Code == evently.CodeUnavailable && err != error(refusal) && !errors.Is(c.Request.Context().Err(), context.Canceled):
+	case refusal.Code == evently.CodeUnavailable && err.Error() != refusal.Error() && c.Request.Context().Err() == nil:
+		// There is a cause, and it is not that the client has gone.
 		s.logFailure(c, slog.LevelWarn, err)
 	}
 	if c.Writer.Written() {

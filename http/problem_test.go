@@ -113,11 +113,14 @@ func TestProblem_InternalErrorsAreLoggedAndNotShown(t *testing.T) {
 		if len(lines) != 1 {
 			t.Fatalf("%s: %d lines: %q", name, len(lines), lines)
 		}
-		var line struct{ Level, Error, Route, Request_ID string } //nolint:staticcheck // the name in the log
+		var line struct {
+			Level, Error, Route string
+			RequestID           string `json:"request_id"`
+		}
 		if err := json.Unmarshal([]byte(lines[0]), &line); err != nil {
 			t.Fatal(err)
 		}
-		if line.Level != "ERROR" || !strings.Contains(line.Error, "hunter2") || line.Route != "/failing" || line.Request_ID != "req-1" {
+		if line.Level != "ERROR" || !strings.Contains(line.Error, "hunter2") || line.Route != "/failing" || line.RequestID != "req-1" {
 			t.Errorf("%s: logged %s", name, lines[0])
 		}
 	}

@@ -18,7 +18,9 @@ import (
 // followed starts to follow revocations in a bubble of fake time.
 func followed(t *testing.T, accounts *fakeAccounts, logs *logBuffer) *revocations {
 	t.Helper()
-	config := Config{Accounts: accounts, Now: time.Now, Logger: slog.New(slog.NewTextHandler(logs, nil)), Tokens: TokenConfig{AccessTTL: accessTTLDefault}}
+	config := Config{
+		Accounts: accounts, Now: time.Now, Logger: slog.New(slog.NewTextHandler(logs, nil)), Tokens: TokenConfig{AccessTTL: accessTTLDefault},
+	}
 	r := newRevocations(&config, newMetrics(prometheus.NewRegistry()))
 	if err := r.start(t.Context()); err != nil {
 		t.Fatal(err)

@@ -77,8 +77,8 @@ func (s *Server) mount(table []route) error {
 			router.HEAD(route.path, serve)
 		}
 	}
-	router.NoRoute(s.chain(&route{path: unmatched, handle: notFound}))
-	router.NoMethod(s.chain(&route{path: unmatched, handle: methodNotAllowed}))
+	router.NoRoute(s.chain(&route{method: "any", path: unmatched, handle: notFound}))
+	router.NoMethod(s.chain(&route{method: "any", path: unmatched, handle: methodNotAllowed}))
 	s.router = router
 	return nil
 }

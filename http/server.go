@@ -99,7 +99,7 @@ func (c *Config) complete() error {
 	if c.Registerer == nil || c.Gatherer == nil {
 		return errors.New("the metrics' Registerer or Gatherer is missing")
 	}
-	if c.InFlightMax < 0 || c.PasswordHashesMax < 0 || c.RequestTimeout < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 || c.HoldTTL < 0 {
+	if c.InFlightMax < 0 || c.PasswordHashesMax < 0 || c.RequestTimeout < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 {
 		return errors.New("a bound is negative")
 	}
 	for _, limit := range []Limit{c.BookLimit, c.AuthLimit, c.AddressLimit} {
@@ -111,6 +111,9 @@ func (c *Config) complete() error {
 	setDefault(&c.RequestTimeout, requestTimeoutDefault)
 	setDefault(&c.DrainTimeout, drainTimeoutDefault)
 	setDefault(&c.HoldTTL, evently.HoldTTLDefault)
+	if c.HoldTTL < evently.HoldTTLMin || c.HoldTTL > evently.HoldTTLMax || c.HoldTTL%time.Second != 0 {
+		return fmt.Errorf("time of a hold is %s, not whole seconds from %s to %s", c.HoldTTL, evently.HoldTTLMin, evently.HoldTTLMax)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -252,6 +255,8 @@ func (s *Server) serve(ctx context.Context, server *http.Server, listener net.Li
 	if err != nil {
 		err = fmt.Errorf("http: drain %s: %w", listener.Addr(), errors.Join(err, server.Close()))
 	}
-	<-failed
+	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return err
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/evently/evently"
 )
 
 func listen(t testing.TB) net.Listener {
@@ -34,6 +36,10 @@ func TestConfig_IsChecked(t *testing.T) {
 		"proxies":        func(c *Config) { c.TrustedProxies = []string{"proxy.example"} },
 		"no randomness":  func(c *Config) { c.Rand = strings.NewReader("") },
 		"negative bound": func(c *Config) { c.InFlightMax = -1 },
+		"hold too long":  func(c *Config) { c.HoldTTL = evently.HoldTTLMax + time.Second },
+		"half a second":  func(c *Config) { c.HoldTTL = 1500 * time.Millisecond },
+		"access TTL":     func(c *Config) { c.Tokens.AccessTTL = -time.Minute },
+		"refresh TTL":    func(c *Config) { c.Tokens.RefreshTTL = time.Minute },
 		"negative time":  func(c *Config) { c.RequestTimeout = -time.Second },
 	} {
 		config := newConfig()
@@ -115,11 +121,13 @@ func TestServe_DrainsRequestsInFlight(t *testing.T) {
 	// Then it takes no more connections, and still works on what it has.
 	eventually(t, "connections are refused", func() bool {
 		connection, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-		if err == nil {
-			err = connection.Close()
-			return false
+		if err != nil {
+			return true
 		}
-		return true
+		if err := connection.Close(); err != nil {
+			t.Error(err)
+		}
+		return false
 	})
 	select {
 	case err := <-s.ended:
@@ -164,7 +172,8 @@ func TestServe_ReportsAFailedListener(t *testing.T) {
 func TestServe_BoundsTheHeader(t *testing.T) {
 	w := newSite(t, nil)
 	s := serve(t, w, w.server.Serve)
-	if a := w.do(t, "GET", "/livez", "", "X-Large", strings.Repeat("x", 2*headerBytesMax)); a.status != http.StatusRequestHeaderFieldsTooLarge {
+	a := w.do(t, "GET", "/livez", "", "X-Large", strings.Repeat("x", 2*headerBytesMax))
+	if a.status != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("got %d", a.status)
 	}
 	s.stop()

@@ -53,6 +53,9 @@ func (t *TokenConfig) complete() error {
 	setDefault(&t.Audience, issuerDefault)
 	setDefault(&t.AccessTTL, accessTTLDefault)
 	setDefault(&t.RefreshTTL, refreshTTLDefault)
+	if t.AccessTTL < time.Second || t.RefreshTTL < t.AccessTTL {
+		return fmt.Errorf("access tokens live for %s and sessions for %s", t.AccessTTL, t.RefreshTTL)
+	}
 	if len(t.Secrets) == 0 {
 		return errors.New("token secret is missing")
 	}

@@ -59,13 +59,15 @@ func TestToken_IsRefusedUnlessAllOfItIsRight(t *testing.T) {
 	}
 	parts := strings.Split(right, ".")
 	for name, text := range map[string]string{
-		"garbage":             "garbage",
-		"empty parts":         "..",
-		"no signature":        parts[0] + "." + parts[1] + ".",
-		"other signature":     parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{1}, 32)),
-		"other claims":        parts[0] + "." + strings.Split(set("role", "admin"), ".")[1] + "." + parts[2],
-		"too long":            right + strings.Repeat("A", tokenLenMax),
-		"alg none":            sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, func(header, _ map[string]any) { header["alg"] = "none" }),
+		"garbage":         "garbage",
+		"empty parts":     "..",
+		"no signature":    parts[0] + "." + parts[1] + ".",
+		"other signature": parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{1}, 32)),
+		"other claims":    parts[0] + "." + strings.Split(set("role", "admin"), ".")[1] + "." + parts[2],
+		"too long":        right + strings.Repeat("A", tokenLenMax),
+		"alg none": sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, func(header, _ map[string]any) {
+			header["alg"] = "none"
+		}),
 		"alg HS384":           sign(jwt.SigningMethodHS384, testSecret.Key, func(header, _ map[string]any) { header["alg"] = "HS384" }),
 		"alg HS512":           sign(jwt.SigningMethodHS512, testSecret.Key, func(header, _ map[string]any) { header["alg"] = "HS512" }),
 		"alg RS256, our HMAC": sign(jwt.SigningMethodHS256, testSecret.Key, func(header, _ map[string]any) { header["alg"] = "RS256" }),
@@ -110,7 +112,12 @@ func TestToken_Header(t *testing.T) {
 		}
 	}
 	for _, headers := range [][]string{
-		{}, {"Authorization", ""}, {"Authorization", "Bearer"}, {"Authorization", "Bearer "}, {"Authorization", "Basic " + text}, {"Authorization", text},
+		{},
+		{"Authorization", ""},
+		{"Authorization", "Bearer"},
+		{"Authorization", "Bearer "},
+		{"Authorization", "Basic " + text},
+		{"Authorization", text},
 		{"Authorization", bearer, "Authorization", bearer},
 	} {
 		a := w.do(t, "GET", "/who", "", headers...)
@@ -160,9 +167,12 @@ func TestToken_SecretsRotate(t *testing.T) {
 		token string
 		want  int
 	}{
-		{"old before", before, byOld, 200}, {"fresh before", before, byFresh, 401},
-		{"old during", during, byOld, 200}, {"fresh during", during, byFresh, 200},
-		{"old after", after, byOld, 401}, {"fresh after", after, byFresh, 200},
+		{"old before", before, byOld, 200},
+		{"fresh before", before, byFresh, 401},
+		{"old during", during, byOld, 200},
+		{"fresh during", during, byFresh, 200},
+		{"old after", after, byOld, 401},
+		{"fresh after", after, byFresh, 200},
 	} {
 		if got := status(c.site, c.token); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
@@ -176,7 +186,9 @@ func TestAccess_ByRole(t *testing.T) {
 	for _, role := range []evently.Role{evently.RoleUser, evently.RoleOrganizer, evently.RoleAdmin} {
 		tokens[role], _ = w.token(t, role)
 	}
-	for path, least := range map[string]evently.Role{"/who": evently.RoleUser, "/organizers": evently.RoleOrganizer, "/admins": evently.RoleAdmin} {
+	for path, least := range map[string]evently.Role{
+		"/who": evently.RoleUser, "/organizers": evently.RoleOrganizer, "/admins": evently.RoleAdmin,
+	} {
 		w.do(t, "GET", path, "").problem(t, evently.CodeUnauthenticated)
 		for role, token := range maps.All(tokens) {
 			a := w.do(t, "GET", path, "", "Authorization", token)
@@ -205,7 +217,9 @@ func TestRefreshToken_Text(t *testing.T) {
 	if got, ok := parseRefreshToken(text); !ok || got != token {
 		t.Errorf("%s reads as %+v", text, got)
 	}
-	for _, bad := range []string{"", "evr_", text[4:], text[:len(text)-1], text + "A", text + "=", strings.Replace(text, "evr_", "evs_", 1), text[:10] + "\n" + text[10:]} {
+	for _, bad := range []string{
+		"", "evr_", text[4:], text[:len(text)-1], text + "A", text + "=", strings.Replace(text, "evr_", "evs_", 1), text[:10] + "\n" + text[10:],
+	} {
 		if _, ok := parseRefreshToken(bad); ok {
 			t.Errorf("%q was taken", bad)
 		}
@@ -218,7 +232,8 @@ func TestRefreshToken_Text(t *testing.T) {
 func TestTokenConfig_IsChecked(t *testing.T) {
 	key := bytes.Repeat([]byte("k"), SecretBytesMin)
 	for name, secrets := range map[string][]Secret{
-		"none": nil, "short": {{"a", key[1:]}}, "no name": {{"", key}}, "long name": {{strings.Repeat("n", kidLenMax+1), key}}, "same name": {{"a", key}, {"a", key}},
+		"none": nil, "short": {{"a", key[1:]}}, "no name": {{"", key}},
+		"long name": {{strings.Repeat("n", kidLenMax+1), key}}, "same name": {{"a", key}, {"a", key}},
 	} {
 		config := newConfig()
 		config.Tokens.Secrets = secrets

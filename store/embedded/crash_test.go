@@ -206,7 +206,7 @@ func (p *pause) await(t *testing.T) {
 
 func TestStart_FailedInitdbLeavesNothing(t *testing.T) {
 	dir := filepath.Join(pgtest.Dir(t), "data")
-	t.Setenv("EVENTLY_PG_BIN", fakeBinaries(t, `echo "writing" && touch "$2/half" && echo "could not write: No space left on device" >&2 && exit 1`))
+	t.Setenv("EVENTLY_PG_BIN", fakeBinaries(t, `touch "$2/half"; echo "could not write: No space left on device" >&2; exit 1`))
 	_, err := embedded.Start(testContext(t), embedded.Config{DataDir: dir})
 	if err == nil || !strings.Contains(err.Error(), "No space left on device") {
 		t.Fatalf("Start: %v, want what initdb said", err)

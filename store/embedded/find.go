@@ -201,7 +201,8 @@ func (h host) inspect(ctx context.Context, dir string) (Installation, error) {
 
 func (h host) notFound(rejected []string, refusal error) error {
 	var text strings.Builder
-	fmt.Fprintf(&text, "looked in PATH, pg_config --bindir, /usr/lib/postgresql, Homebrew and Postgres.app for versions %d to %d\n", MajorMin, MajorMax)
+	fmt.Fprintf(&text, "looked in PATH, pg_config --bindir, /usr/lib/postgresql, Homebrew and Postgres.app for versions %d to %d\n",
+		MajorMin, MajorMax)
 	for _, reason := range rejected {
 		fmt.Fprintf(&text, "  passed over: %s\n", reason)
 	}

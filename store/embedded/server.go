@@ -187,7 +187,8 @@ func (how Shutdown) signal() syscall.Signal {
 }
 
 // Stop shuts the server down fast, waits for its end and gives the data directory up. If ctx ends first, the
-// shutdown becomes immediate and Stop returns an error, but still only after the end. Further calls do nothing.
+// shutdown becomes immediate and Stop returns an error, but still only after the end. Any error means that the next
+// start has to recover, not that data is lost. Further calls do nothing, as does one after Done but for giving up.
 func (s *Server) Stop(ctx context.Context) error { return s.stop(ctx, Fast) }
 
 // StopImmediate is Stop with an immediate shutdown: no committed transaction is lost.

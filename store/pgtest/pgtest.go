@@ -93,6 +93,7 @@ func Database(t testing.TB) string {
 	s := current.Load()
 	if s == nil {
 		t.Fatal("pgtest: TestMain has to call pgtest.Main")
+		return "" // for readers that do not know Fatal
 	}
 	s.start.Do(s.begin)
 	if s.err != nil {

@@ -41,7 +41,8 @@ func places() []string {
 	places := []string{os.TempDir(), "/tmp", "/var/tmp"}
 	const memory = "/dev/shm"
 	var room syscall.Statfs_t
-	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &room) == nil && int64(room.Bavail)*int64(room.Bsize) >= memoryFreeMin {
+	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &room) == nil &&
+		int64(room.Bavail)*int64(room.Bsize) >= memoryFreeMin { //nolint:unconvert // the types differ between systems
 		places = append([]string{memory}, places...)
 	}
 	return slices.Compact(places)

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	osexec "os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/evently/evently/http/apitest"
+	"github.com/evently/evently/store/embedded"
+	"github.com/evently/evently/store/pgtest"
+)
+
+// The tour of README.md, as a reader pastes it.
+func TestREADME_TourWorksWhenPasted(t *testing.T) {
+	readme, err := os.ReadFile(readmePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(readme), "<!-- tour -->\n```sh\n")
+	tour, _, ended := strings.Cut(rest, "```\n")
+	const address = "http://127.0.0.1:8080"
+	if !found || !ended || !strings.Contains(tour, address) {
+		t.Fatal("README.md has no tour")
+	}
+	if _, err := osexec.LookPath("curl"); err != nil {
+		t.Fatal("the tour needs curl: apt-get install curl")
+	}
+	n := up(t, dataDir(t), "--demo")
+	out, err := osexec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", strings.ReplaceAll(tour, address, n.api)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	text := string(out)
+	for what, count := range map[string]int{
+		`"email":"ann@example.com"`:    1,
+		"HTTP/1.1 201 Created":         2,
+		"Idempotency-Replayed: true":   1,
+		`"status":"held"`:              2,
+		`"status":"confirmed"`:         2,
+		`"status":"cancelled"`:         1,
+		`"available":12,"held":0,"boo`: 4, // twice, in all and for the tier
+		"problem":                      0,
+	} {
+		if got := strings.Count(text, what); got != count {
+			t.Errorf("the tour prints %q %d times, want %d", what, got, count)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+	n.signal(t, syscall.SIGTERM)
+	n.exit(t, stopMax)
+}
+
+// Every wrong input gets its problem and changes nothing.
+func TestContract_WrongInputIsRefusedAndChangesNothing(t *testing.T) {
+	dir := dataDir(t)
+	n := up(t, dir, "--rate-limit-book=off")
+	event := createEvent(t, n, 10, time.Hour)
+	tokens := users(t, n, 2)
+	checked := apitest.NewClient(t, n.api)
+	anybody := &client{http: checked, api: n.api}
+	ann, ben := &client{checked, n.api, tokens[0]}, &client{checked, n.api, tokens[1]}
+	admin := &client{checked, n.api, n.login(t)}
+	held := ann.must(t, 201, "POST", event+"/book", "held", `{"quantity":2}`).seats(t)
+	ended := ann.must(t, 201, "POST", event+"/book", "ended", `{"quantity":1}`).seats(t)
+	ann.must(t, 204, "DELETE", "/reservations/"+ended.ID, "", "")
+	before := anybody.must(t, 200, "GET", event+"/availability", "", "").seats(t)
+
+	const unknownEvent, unknownReservation = "evt_0000000000001", "rsv_00000000000010000000000001"
+	wrong := apitest.Wrong(t.Context())
+	for _, try := range []struct {
+		client                  *client
+		method, path, key, body string
+		status                  int
+		code                    string
+	}{
+		{anybody, "POST", event + "/book", "k", `{"quantity":1}`, 401, "unauthenticated"},
+		{&client{checked, n.api, "not.a.token"}, "POST", event + "/book", "k", `{"quantity":1}`, 401, "unauthenticated"},
+		{ann, "POST", event + "/book", "", `{"quantity":1}`, 400, "idempotency_key_required"},
+		{ann, "POST", event + "/book", strings.Repeat("k", 256), `{"quantity":1}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", ``, 415, "unsupported_media_type"},
+		{ann, "POST", event + "/book", "k", `{`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `[]`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"quantity":0}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"quantity":-1}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"quantity":1.5}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"quantity":"1"}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"quantity":null}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"quantity":99999999999999999999}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"quantity":1,"quantity":1}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"quantity":1,"vip":true}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"Quantity":1}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"quantity":1} {}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", "{\"quantity\":1,\"\xff\":1}", 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"quantity":1,"items":[{"tier_id":"t1","quantity":1}]}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"items":[]}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"items":[{"tier_id":"t1","quantity":1},{"tier_id":"t1","quantity":1}]}`, 400, "invalid_request"},
+		{ann, "POST", event + "/book", "k", `{"items":[{"tier_id":"t2","quantity":1}]}`, 422, "unknown_tier"},
+		{ann, "POST", event + "/book", "k", `{"quantity":11}`, 422, "quantity_exceeds_limit"},
+		{ann, "POST", event + "/book", "k", `{"quantity":9}`, 409, "sold_out"},
+		{ann, "POST", event + "/book", "held", `{"quantity":1}`, 422, "idempotency_key_reused"},
+		{ann, "POST", event + "/book", "k", `{"quantity":1,"x":"` + strings.Repeat("x", 65<<10) + `"}`, 413, ""},
+		{ann, "POST", "/events/" + unknownEvent + "/book", "k", `{"quantity":1}`, 404, "event_not_found"},
+		{ann, "POST", "/events/42/book", "k", `{"quantity":1}`, 404, "event_not_found"},
+		{anybody, "GET", "/events/" + unknownEvent, "", "", 404, "event_not_found"},
+		{anybody, "GET", "/events?limit=0", "", "", 400, "invalid_request"},
+		{anybody, "GET", "/events?limit=101", "", "", 400, "invalid_request"},
+		{anybody, "GET", "/events?cursor=nonsense", "", "", 400, "invalid_request"},
+		{anybody, "GET", "/events?sort=price", "", "", 400, "invalid_request"},
+		{anybody, "GET", "/events?from=yesterday", "", "", 400, "invalid_request"},
+		{ben, "GET", "/reservations/" + held.ID, "", "", 404, "reservation_not_found"},
+		{ben, "POST", "/reservations/" + held.ID + "/confirm", "", "", 404, "reservation_not_found"},
+		{ben, "DELETE", "/reservations/" + held.ID, "", "", 404, "reservation_not_found"},
+		{ben, "POST", "/bookings/" + held.ID + "/cancel", "", "", 404, "reservation_not_found"},
+		{ann, "POST", "/reservations/" + unknownReservation + "/confirm", "", "", 404, "reservation_not_found"},
+		{ann, "POST", "/reservations/" + ended.ID + "/confirm", "", "", 409, "reservation_cancelled"},
+		{anybody, "GET", "/bookings", "", "", 401, "unauthenticated"},
+		{ann, "POST", "/admin/events", "", `{}`, 403, "forbidden"},
+		{admin, "POST", "/admin/events", "", `{}`, 400, "invalid_request"},
+		{admin, "PUT", "/admin" + event, "", `{}`, 428, "version_required"},
+		{anybody, "POST", "/login", "", `{"email":"user0@example.com","password":"wrong-password"}`, 401, "invalid_credentials"},
+		{anybody, "POST", "/login", "", `{"email":"nobody@example.com","password":"wrong-password"}`, 401, "invalid_credentials"},
+		{anybody, "POST", "/register", "", `{"email":"not an address","password":"short","name":""}`, 400, "invalid_request"},
+		{anybody, "POST", "/token/refresh", "", `{"refresh_token":"nonsense"}`, 401, ""},
+		{anybody, "GET", "/nowhere", "", "", 404, "not_found"},
+		{anybody, "PUT", "/events", "", "", 405, ""},
+	} {
+		got, err := try.client.send(wrong, try.method, try.path, try.key, try.body)
+		var problem struct {
+			Code      string
+			Status    int
+			RequestID string `json:"request_id"`
+		}
+		if err == nil {
+			err = json.Unmarshal(got.body, &problem)
+		}
+		if err != nil || got.status != try.status || problem.Status != try.status || problem.RequestID == "" ||
+			try.code != "" && problem.Code != try.code {
+			t.Errorf("%s %s %.80s: got %d %.300s (%v), want %d %s", try.method, try.path, try.body, got.status, got.body, err, try.status, try.code)
+		}
+	}
+
+	if after := anybody.must(t, 200, "GET", event+"/availability", "", "").seats(t); after != before {
+		t.Errorf("wrong input changed %+v to %+v", before, after)
+	}
+	n.signal(t, syscall.SIGTERM)
+	n.exit(t, stopMax)
+	verified(t, dir)
+}
+
+// Through the life of an event as its organizer sees it.
+func TestContract_AnEventFromDraftToCancellation(t *testing.T) {
+	dir := dataDir(t)
+	n := up(t, dir)
+	checked := apitest.NewClient(t, n.api)
+	admin, ann := &client{checked, n.api, n.login(t)}, &client{checked, n.api, users(t, n, 1)[0]}
+	starts := time.Now().Add(72 * time.Hour).UTC().Truncate(time.Second)
+	details := func(capacity int, more string) string {
+		return fmt.Sprintf(`{"name":"Reading","starts_at":%q,"ends_at":%q,"timezone":"Asia/Tokyo","currency":"JPY",
+			"capacity":%d,"base_price_minor":2000%s}`, starts.Format(time.RFC3339), starts.Add(time.Hour).Format(time.RFC3339), capacity, more)
+	}
+	created := admin.must(t, 201, "POST", "/admin/events", "create", details(5, `,"status":"draft"`))
+	again := admin.must(t, 201, "POST", "/admin/events", "create", details(5, `,"status":"draft"`))
+	if !again.replayed || string(again.body) != string(created.body) {
+		t.Errorf("repeated creation: replayed=%v\n%s\n%s", again.replayed, created.body, again.body)
+	}
+	id := created.seats(t).ID
+	path := "/events/" + id
+	ann.must(t, 404, "GET", path, "", "")
+	ann.must(t, 409, "POST", path+"/book", "early", `{"quantity":1}`)
+	admin.must(t, 200, "POST", "/admin"+path+"/publish", "", "")
+	hold := ann.must(t, 201, "POST", path+"/book", "one", `{"quantity":3}`).seats(t)
+	ann.must(t, 200, "POST", "/reservations/"+hold.ID+"/confirm", "", "")
+	second := ann.must(t, 201, "POST", path+"/book", "two", `{"quantity":1}`).seats(t)
+
+	revise := func(wantStatus int, version, body string) {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), "PUT", n.api+"/admin"+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+admin.token)
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("If-Match", version)
+		response, err := checked.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.Body.Close(); response.StatusCode != wantStatus {
+			t.Errorf("PUT with %s: %d, want %d", version, response.StatusCode, wantStatus)
+		}
+	}
+	revise(412, `"1"`, details(9, ""))
+	revise(409, `"2"`, details(3, ""))
+	revise(200, `"2"`, details(4, ""))
+	if counts := ann.must(t, 200, "GET", path+"/availability", "", "").seats(t); counts.Capacity != 4 || counts.Available != 0 || counts.Booked != 3 {
+		t.Errorf("after the revision: %+v", counts)
+	}
+	ann.must(t, 409, "POST", path+"/book", "three", `{"quantity":1}`)
+
+	admin.must(t, 200, "POST", "/admin"+path+"/cancel", "", "")
+	eventually(t, 10*time.Second, func() error {
+		for _, r := range []string{hold.ID, second.ID} {
+			if status := ann.must(t, 200, "GET", "/bookings/"+r, "", "").seats(t).Status; status != "cancelled" {
+				return errors.New(status)
+			}
+		}
+		return nil
+	})
+	ann.must(t, 409, "POST", path+"/book", "late", `{"quantity":1}`)
+	ann.must(t, 409, "POST", "/reservations/"+second.ID+"/confirm", "", "")
+	if first := ann.must(t, 201, "POST", path+"/book", "one", `{"quantity":3}`); !first.replayed {
+		t.Error("the first booking's key is forgotten")
+	}
+	n.signal(t, syscall.SIGTERM)
+	n.exit(t, stopMax)
+	verified(t, dir)
+}
+
+// Postgres goes away under load: bookings are refused with 503 and a time to come again, known events can be read with their
+// as_of, and when it is back the node is, too, with all that it acknowledged.
+func TestPromise_PostgresAwayAndBack(t *testing.T) {
+	config := embedded.Config{DataDir: pgtest.DataDir(t), UnsafeNoFsync: true}
+	server, err := embedded.Start(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := server.StopImmediate(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	defer func() { stop() }()
+	n := up(t, dataDir(t), "--database-url="+server.DSN(), "--rate-limit-book=off")
+	path := createEvent(t, n, 100, time.Hour)
+	c := &client{http: apitest.NewClient(t, n.api), api: n.api, token: users(t, n, 1)[0]}
+	kept := c.must(t, 201, "POST", path+"/book", "kept", `{"quantity":3}`)
+	c.must(t, 200, "GET", path, "", "")
+
+	stop()
+	refused := c.must(t, 503, "POST", path+"/book", "away", `{"quantity":1}`)
+	if code := refused.code(t); code != "unavailable" {
+		t.Errorf("booking while Postgres is away: code %s", code)
+	}
+	c.must(t, 200, "GET", path, "", "")
+	var counts struct {
+		Held int
+		AsOf time.Time `json:"as_of"`
+	}
+	if err := json.Unmarshal(c.must(t, 200, "GET", path+"/availability", "", "").body, &counts); err != nil || counts.Held != 3 || counts.AsOf.IsZero() {
+		t.Errorf("availability while Postgres is away: %+v %v", counts, err)
+	}
+	c.must(t, 503, "GET", "/health", "", "")
+	c.must(t, 200, "GET", "/livez", "", "")
+
+	if server, err = embedded.Start(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, func() error {
+		a, err := c.send(t.Context(), "POST", path+"/book", "away", `{"quantity":1}`)
+		if err == nil && a.status != 201 {
+			err = fmt.Errorf("%d %s", a.status, a.body)
+		}
+		return err
+	})
+	again := c.must(t, 201, "POST", path+"/book", "kept", `{"quantity":3}`)
+	if !again.replayed || string(again.body) != string(kept.body) {
+		t.Errorf("before %s\nafter %s", kept.body, again.body)
+	}
+	if held := c.must(t, 200, "GET", path+"/availability", "", "").seats(t).Held; held != 4 {
+		t.Errorf("%d held, want 4", held)
+	}
+	n.signal(t, syscall.SIGTERM)
+	n.exit(t, stopMax)
+}
+
+func (a answer) code(t *testing.T) string {
+	t.Helper()
+	var problem struct{ Code string }
+	if err := json.Unmarshal(a.body, &problem); err != nil {
+		t.Fatal(err)
+	}
+	return problem.Code
+}
