@@ -28,7 +28,7 @@ race: ## Run all tests with the race detector, in random order
 	$(GO) test -race -shuffle=on $(PACKAGES)
 
 lint: ## Run every linter of .golangci.yml (the first run builds them: about 3 minutes)
-	$(GO) run $(GOLANGCI) run $(PACKAGES)
+	$(GO) run $(GOLANGCI) run --allow-serial-runners $(PACKAGES)
 
 fmt: ## Format the code
 	$(GO) run $(GOFUMPT) -w .

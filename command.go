@@ -4,7 +4,7 @@ package evently
 type Command interface{ command() }
 
 // Book asks for a hold on seats, all items or none. Refusals, in this order: ErrKeyReused, ErrEventNotOnSale,
-// ErrUnknownTier, ErrQuantityExceedsLimit, ErrSoldOut.
+// CodeInvalidRequest for OnlyTier when the event offers several tiers, ErrUnknownTier, ErrQuantityExceedsLimit, ErrSoldOut.
 //
 // A Key that the ledger knows is answered with the first answer again. Whether the request is the same one is
 // decided by the seats it asks for, which is all that the body of a booking says.

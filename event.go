@@ -119,6 +119,21 @@ func (d *EventDetails) SalesEnd() time.Time {
 	return d.SalesEndAt
 }
 
+// SoleTier returns the index of the tier on offer when there is no other.
+func SoleTier(tiers []Tier) (index int, sole bool) {
+	index = -1
+	for i := range tiers {
+		switch {
+		case tiers[i].Retired:
+		case index >= 0:
+			return -1, false
+		default:
+			index = i
+		}
+	}
+	return index, index >= 0
+}
+
 // OnSale reports whether the event can be booked at a moment.
 func (e *Event) OnSale(at time.Time) bool {
 	return e.Status == EventPublished && !at.Before(e.SalesStartAt) && at.Before(e.SalesEnd())

@@ -2,6 +2,7 @@ package evently
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -147,17 +148,25 @@ func (l *Ledger) decideBook(cmd *Book, now int64, d *Decision) error {
 
 // price checks that every item can be had and returns the items at the prices of now.
 func (l *Ledger) price(asked *Items) (Items, error) {
-	for i := range asked.Len() {
-		item := asked.At(i)
+	priced := *asked
+	if priced.first.Tier == OnlyTier {
+		tier, sole := SoleTier(l.event.Tiers)
+		if !sole {
+			return Items{}, FieldErrors{{"items", "is required instead of quantity: the event has more than one tier"}}.Err()
+		}
+		priced.first.Tier = tier
+	}
+	for i := range priced.Len() {
+		item := priced.At(i)
 		if item.Tier >= len(l.tiers) || l.event.Tiers[item.Tier].Retired {
 			return Items{}, ErrUnknownTier
 		}
 	}
-	if asked.Quantity() > l.event.MaxPerBooking {
+	if priced.Quantity() > l.event.MaxPerBooking {
 		return Items{}, ErrQuantityExceedsLimit
 	}
-	for i := range asked.Len() {
-		item := asked.At(i)
+	for i := range priced.Len() {
+		item := priced.At(i)
 		switch available := l.tiers[item.Tier].available; {
 		case item.Quantity <= available:
 		case available == 0:
@@ -166,7 +175,6 @@ func (l *Ledger) price(asked *Items) (Items, error) {
 			return Items{}, &Error{Code: CodeSoldOut, Detail: ErrSoldOut.Detail, Available: available}
 		}
 	}
-	priced := *asked
 	priced.first.UnitPriceMinor = l.event.Tiers[priced.first.Tier].PriceMinor
 	if len(asked.rest) > 0 {
 		priced.rest = make([]Item, len(asked.rest))
@@ -268,6 +276,12 @@ func (l *Ledger) decideRevise(cmd *Revise, now int64, d *Decision) error {
 	}
 	event := *l.event
 	event.EventDetails = cmd.Details
+	event.Tiers = slices.Clone(cmd.Details.Tiers)
+	for i, before := range l.event.Tiers {
+		if tier := &event.Tiers[i]; tier.BasePriceMinor == before.BasePriceMinor {
+			tier.PriceMinor = before.PriceMinor
+		}
+	}
 	l.decideEvent(EventRevisedEntry, &event, now, d)
 	return nil
 }

@@ -103,6 +103,9 @@ func (p *play) freshToken(t *rapid.T) Token {
 }
 
 func (p *play) items(t *rapid.T) Items {
+	if rapid.IntRange(0, 9).Draw(t, "named tiers") == 0 {
+		return OneItem(seats(OnlyTier, rapid.IntRange(1, 3).Draw(t, "quantity")))
+	}
 	tiers := rapid.SliceOfNDistinct(rapid.IntRange(0, len(p.model.event.Tiers)), 1, 3, rapid.ID).Draw(t, "tiers")
 	var items []Item
 	for _, tier := range tiers {
@@ -194,6 +197,7 @@ func (p *play) revise(t *rapid.T) {
 		tier.Retired, tier.Capacity = !tier.Retired, 0
 	case 7:
 		tier.PriceMinor = rapid.Int64Range(1, 5).Draw(t, "price")
+		tier.BasePriceMinor = rapid.Int64Range(1, 2).Draw(t, "base price")
 	default:
 		tier.Capacity = max(0, tier.Capacity+rapid.IntRange(-5, 5).Draw(t, "seats more"))
 		tier.Retired = false

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -130,7 +131,10 @@ func TestLedger_ReplayGivesFirstAnswer(t *testing.T) {
 	first := book(1, 1, seats(1, 2), seats(0, 1))
 	revised := event.EventDetails
 	revised.Tiers = append([]Tier(nil), revised.Tiers...)
-	revised.Tiers[0].PriceMinor, revised.Tiers[1].PriceMinor, revised.HoldTTL = 1, 1, time.Second
+	revised.HoldTTL = time.Second
+	for i := range revised.Tiers {
+		revised.Tiers[i].BasePriceMinor, revised.Tiers[i].PriceMinor = 1, 1
+	}
 	for name, commands := range map[string][]Command{
 		"at once":            {},
 		"after confirm":      {&Confirm{User: 1, Token: 1}},
@@ -318,7 +322,7 @@ func TestLedger_ReviseKeepsWhatIsSold(t *testing.T) {
 		details := event.EventDetails
 		details.Tiers = nil
 		for _, capacity := range capacities {
-			details.Tiers = append(details.Tiers, Tier{Name: "tier", Capacity: capacity, PriceMinor: 7, Retired: capacity == 0})
+			details.Tiers = append(details.Tiers, Tier{Name: "tier", Capacity: capacity, BasePriceMinor: 7, PriceMinor: 7, Retired: capacity == 0})
 		}
 		return &Revise{Version: l.Event().Version, Details: details}
 	}
@@ -532,5 +536,30 @@ func TestLedger_FarTimesAndGreatNumbers(t *testing.T) {
 	}
 	if got, _ := l.Reservation(math.MaxUint64); !reflect.DeepEqual(got, want) {
 		t.Fatal(diff(want, got))
+	}
+}
+
+// A bare quantity means the only tier on offer. Its key finds the first answer also when the event has more tiers by now.
+func TestLedger_QuantityAloneMeansTheOnlyTier(t *testing.T) {
+	l := newTestLedger(newTestEvent(1, 10))
+	alone := func(n Token, quantity int) *Book {
+		return &Book{User: 1, Key: Key{uint64(n), 1}, Items: OneItem(seats(OnlyTier, quantity)), Token: n}
+	}
+	first := mustDo(t, l, alone(1, 2), epoch).Reservation
+	if first.Items.At(0) != (Item{0, 2, l.Event().Tiers[0].PriceMinor}) {
+		t.Errorf("items %+v", first.Items)
+	}
+	details := l.Event().EventDetails
+	details.Tiers = append(slices.Clone(details.Tiers), Tier{Name: "new", Capacity: 5, PriceMinor: 9})
+	mustDo(t, l, &Revise{Version: l.Event().Version, Details: details}, epoch)
+	if d := mustDo(t, l, alone(1, 2), epoch); !d.Replayed {
+		t.Errorf("repeated: %+v", d)
+	}
+	var d Decision
+	if err := l.Decide(alone(1, 3), epoch, &d); !errors.Is(err, ErrKeyReused) {
+		t.Errorf("another quantity: got %v, want %v", err, ErrKeyReused)
+	}
+	if err := l.Decide(alone(2, 1), epoch, &d); !errors.Is(err, &Error{Code: CodeInvalidRequest}) {
+		t.Errorf("two tiers on offer: got %v, want %s", err, CodeInvalidRequest)
 	}
 }

@@ -155,6 +155,7 @@ func (m *model) decide(cmd Command, at time.Time) modelDecision {
 			return modelDecision{err: ErrEventCancelled}
 		case EventPublished:
 			return modelDecision{event: m.event}
+		case EventDraft:
 		}
 		return m.decideEvent(EventPublishedEntry, now, func(e *Event) { e.Status = EventPublished })
 	case *CancelEvent:
@@ -189,7 +190,19 @@ func (m *model) decideBook(cmd *Book, now time.Time) modelDecision {
 	}
 	var priced []Item
 	quantity := 0
+	var offered []int
+	for i := range m.event.Tiers {
+		if !m.event.Tiers[i].Retired {
+			offered = append(offered, i)
+		}
+	}
 	for item := range cmd.Items.All() {
+		if item.Tier == OnlyTier {
+			if len(offered) != 1 {
+				return modelDecision{err: &Error{Code: CodeInvalidRequest}}
+			}
+			item.Tier = offered[0]
+		}
 		if item.Tier >= len(m.event.Tiers) || m.event.Tiers[item.Tier].Retired {
 			return modelDecision{err: ErrUnknownTier}
 		}
@@ -223,6 +236,9 @@ func sameSeats(a, b Items) bool {
 		return seats
 	}
 	inA, inB := of(a), of(b)
+	if quantity, alone := inB[OnlyTier]; alone {
+		return len(inA) == 1 && quantity == a.Quantity()
+	}
 	for tier, quantity := range inA {
 		if inB[tier] != quantity {
 			return false
@@ -251,7 +267,16 @@ func (m *model) decideRevise(cmd *Revise, now time.Time) modelDecision {
 			return modelDecision{err: &Error{Code: CodeCapacityBelowSold}}
 		}
 	}
-	return m.decideEvent(EventRevisedEntry, now, func(e *Event) { e.EventDetails = cmd.Details })
+	return m.decideEvent(EventRevisedEntry, now, func(e *Event) {
+		e.EventDetails = cmd.Details
+		e.Tiers = nil
+		for i, tier := range cmd.Details.Tiers {
+			if i < len(m.event.Tiers) && tier.BasePriceMinor == m.event.Tiers[i].BasePriceMinor {
+				tier.PriceMinor = m.event.Tiers[i].PriceMinor
+			}
+			e.Tiers = append(e.Tiers, tier)
+		}
+	})
 }
 
 func (m *model) decideEvent(kind EntryKind, now time.Time, change func(*Event)) modelDecision {

@@ -82,6 +82,9 @@ type Items struct {
 	rest  []Item // never modified once set
 }
 
+// OnlyTier stands, as the tier of the one item that a Book asks for, for the only tier that the event offers.
+const OnlyTier = -1
+
 // OneItem makes the Items of a reservation of one tier.
 func OneItem(item Item) Items { return Items{first: item} }
 
@@ -168,14 +171,14 @@ func (s *Items) TotalMinor() int64 {
 	return sum
 }
 
-// SameSeats reports whether both ask for the same quantities of the same tiers, at whatever price.
-func (s *Items) SameSeats(other *Items) bool {
-	if s.Len() != other.Len() {
+// SameSeats reports whether these are the quantities of the tiers that a Book asked for, at whatever price.
+func (s *Items) SameSeats(asked *Items) bool {
+	if s.Len() != asked.Len() {
 		return false
 	}
 	for i := range s.Len() {
-		a, b := s.At(i), other.At(i)
-		if a.Tier != b.Tier || a.Quantity != b.Quantity {
+		a, b := s.At(i), asked.At(i)
+		if a.Tier != b.Tier && b.Tier != OnlyTier || a.Quantity != b.Quantity {
 			return false
 		}
 	}

@@ -1,6 +1,7 @@
 package evently
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -134,7 +135,7 @@ func transcriptCommand(t *testing.T, l *Ledger, name string, words []string) Com
 			}
 			details.Tiers[i].Capacity, details.Tiers[i].Retired = tier.Capacity, tier.Capacity == 0
 			if priced {
-				details.Tiers[i].PriceMinor = tier.PriceMinor
+				details.Tiers[i].BasePriceMinor, details.Tiers[i].PriceMinor = tier.PriceMinor, tier.PriceMinor
 			}
 		}
 		return &Revise{Version: number(0), Details: details}
@@ -160,6 +161,7 @@ func transcriptTier(t *testing.T, word string) (index int, tier Tier, priced boo
 	tier = Tier{Name: id, Capacity: transcriptNumber(t, seats)}
 	if priced {
 		tier.PriceMinor = int64(transcriptNumber(t, price))
+		tier.BasePriceMinor = tier.PriceMinor
 	}
 	return index, tier, priced
 }
@@ -206,7 +208,7 @@ func transcribeItems(items Items) string {
 }
 
 func transcribeAvailable(err error) string {
-	if refusal := err.(*Error); refusal.Code == CodeSoldOut {
+	if refusal := (*Error)(nil); errors.As(err, &refusal) && refusal.Code == CodeSoldOut {
 		return fmt.Sprintf(" (%d available)", refusal.Available)
 	}
 	return ""

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -48,8 +47,7 @@ func (s *Server) hold(c *gin.Context) (evently.Reply, error) {
 	if err := asked.scan(body); err != nil {
 		return evently.Reply{}, err
 	}
-	ctx := c.Request.Context()
-	items, err := s.seats(ctx, event, &asked)
+	items, err := asked.seats()
 	if err != nil {
 		return evently.Reply{}, err
 	}
@@ -58,7 +56,7 @@ func (s *Server) hold(c *gin.Context) (evently.Reply, error) {
 		return evently.Reply{}, err
 	}
 	who := principal(c).User
-	// Not pooled: when ctx ends first, the event's owner may still be reading them.
+	// Not pooled: when the request's context ends first, the event's owner may still be reading them.
 	call := &struct {
 		request evently.Request
 		book    evently.Book
@@ -67,50 +65,7 @@ func (s *Server) hold(c *gin.Context) (evently.Reply, error) {
 		evently.Book{User: who, Key: evently.BookKey(who, key), Items: items, Token: evently.Token(token)},
 	}
 	call.request.Command = &call.book
-	return s.config.Engine.Do(ctx, &call.request)
-}
-
-// seats turns what was asked into items. A bare quantity is of the event's only tier.
-func (s *Server) seats(ctx context.Context, event evently.EventID, asked *bookBody) (evently.Items, error) {
-	items := asked.items[:min(asked.count, len(asked.items))]
-	if !asked.hasItems {
-		if asked.quantity < 1 {
-			return evently.Items{}, invalid("quantity", "must be at least 1")
-		}
-		state, err := s.caches.states.get(ctx, event)
-		if err != nil {
-			return evently.Items{}, err
-		}
-		tier, only := onlyTier(state.Event.Tiers)
-		if !only {
-			return evently.Items{}, invalid("items", "is required instead of quantity: the event has more than one tier")
-		}
-		items = append(items, evently.Item{Tier: tier, Quantity: asked.quantity})
-	}
-	for i := range items {
-		switch {
-		case items[i].Tier == tierUnknown:
-			return evently.Items{}, evently.ErrUnknownTier
-		case items[i].Quantity > evently.MaxPerBookingMax: // and so more than any event allows
-			return evently.Items{}, evently.ErrQuantityExceedsLimit
-		}
-	}
-	return evently.NewItems(items...)
-}
-
-// onlyTier returns the index of the tier on offer when there is no other.
-func onlyTier(tiers []evently.Tier) (index int, only bool) {
-	index = -1
-	for i := range tiers {
-		switch {
-		case tiers[i].Retired:
-		case index >= 0:
-			return -1, false
-		default:
-			index = i
-		}
-	}
-	return index, index >= 0
+	return s.config.Engine.Do(c.Request.Context(), &call.request)
 }
 
 // bookBody is the body of POST /events/{id}/book: {"quantity":2} or {"items":[{"tier_id":"t1","quantity":2}]}.
@@ -119,6 +74,29 @@ type bookBody struct {
 	items    [evently.TiersMax + 1]evently.Item // the one too many tells that there are too many
 	count    int
 	hasItems bool
+}
+
+// seats turns what was asked into items. A bare quantity is of the event's only tier.
+func (b *bookBody) seats() (evently.Items, error) {
+	if !b.hasItems {
+		switch {
+		case b.quantity < 1:
+			return evently.Items{}, invalid("quantity", "must be at least 1")
+		case b.quantity > evently.MaxPerBookingMax: // and so more than any event allows
+			return evently.Items{}, evently.ErrQuantityExceedsLimit
+		}
+		return evently.OneItem(evently.Item{Tier: evently.OnlyTier, Quantity: b.quantity}), nil
+	}
+	items := b.items[:min(b.count, len(b.items))]
+	for i := range items {
+		switch {
+		case items[i].Tier == tierUnknown:
+			return evently.Items{}, evently.ErrUnknownTier
+		case items[i].Quantity > evently.MaxPerBookingMax:
+			return evently.Items{}, evently.ErrQuantityExceedsLimit
+		}
+	}
+	return evently.NewItems(items...)
 }
 
 // tierUnknown stands for a tier id that no event has.

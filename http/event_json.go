@@ -294,7 +294,7 @@ func (b *eventBody) oneTier(known []evently.Tier, wrong *evently.FieldErrors) ([
 	tiers, index := slices.Clone(known), 0
 	if len(tiers) == 0 {
 		tiers = []evently.Tier{{Name: tierNameDefault}}
-	} else if only, found := onlyTier(tiers); found {
+	} else if only, found := evently.SoleTier(tiers); found {
 		index = only
 	} else {
 		wrong.Add("tiers", "is required instead of capacity: the event has more than one tier")

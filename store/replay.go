@@ -21,6 +21,7 @@ type replay struct {
 	deleted      bool
 	tiers        []seats
 	reservations map[int64]replayed // by token
+	offers       map[evently.Item]*evently.Items
 	keys         map[evently.Key]int64
 	rows         []seats // live seats in the rows of reservations, by tier
 	rowCount     int
@@ -30,7 +31,7 @@ type seats struct{ capacity, held, booked int }
 
 // replayed is a reservation as its entries leave it.
 type replayed struct {
-	items                                      evently.Items
+	items                                      *evently.Items // shared by those with the same
 	user                                       int64
 	createdAt, expiresAt, confirmedAt, endedAt instant
 	createdSeq, confirmedSeq, seq              int64
@@ -39,7 +40,8 @@ type replayed struct {
 }
 
 func newReplay(event evently.EventID, report func(Difference)) *replay {
-	return &replay{event: event, report: report, last: entryRow{at: never}, reservations: make(map[int64]replayed)}
+	return &replay{event: event, report: report, last: entryRow{at: never}, reservations: make(map[int64]replayed),
+		offers: make(map[evently.Item]*evently.Items)}
 }
 
 func (r *replay) differ(token, seq int64, format string, args ...any) {
@@ -157,7 +159,7 @@ func (r *replay) postHeld(e *entryRow) {
 		r.differ(e.token, e.seq, "%v", err)
 	}
 	r.reservations[e.token] = replayed{
-		items: items, user: e.user, createdAt: e.at, expiresAt: e.expiresAt, confirmedAt: never, endedAt: never,
+		items: r.offer(&items), user: e.user, createdAt: e.at, expiresAt: e.expiresAt, confirmedAt: never, endedAt: never,
 		createdSeq: e.seq, seq: e.seq, status: evently.Held,
 	}
 	for item := range items.All() {
@@ -168,6 +170,19 @@ func (r *replay) postHeld(e *entryRow) {
 		r.tiers[item.Tier].held += item.Quantity
 		r.checkFits(e, item.Tier)
 	}
+}
+
+// offer returns items to keep. Nearly all reservations have one of a few offers, which are stored once.
+func (r *replay) offer(items *evently.Items) *evently.Items {
+	if items.Len() != 1 {
+		return items
+	}
+	shared, found := r.offers[items.At(0)]
+	if !found {
+		shared = items
+		r.offers[items.At(0)] = shared
+	}
+	return shared
 }
 
 // postChange applies a confirmation or an ending.
