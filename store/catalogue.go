@@ -150,27 +150,35 @@ const (
 where e.starts_at >= $4 and e.starts_at < $5
   and ($6 = 0::int8 or e.organizer = $6)
   and (cardinality($7::int2[]) = 0 or e.status = any ($7))
-  and ($2 = '' or folded(e.category) = folded($2))
-  and ($3 = '' or folded(e.city) = folded($3))
-  and ($1 = '' or folded(e.name) like folded($1) or folded(e.venue) like folded($1) or folded(e.city) like folded($1)
-      or folded(e.description) like folded($1))`
+  and ($2 = '' or folded(e.category) = (select folded($2)))
+  and ($3 = '' or folded(e.city) = (select folded($3)))
+  and ($1 = '' or folded(e.name) like (select folded($1)) or folded(e.venue) like (select folded($1))
+      or folded(e.city) like (select folded($1)) or folded(e.description) like (select folded($1)))`
+
+	// The pages are cut before their events are turned into JSON, which would else be done for all that are selected.
 
 	// statesByStartSQL is served by events_by_start, or events_by_organizer.
 	statesByStartSQL = `
 select ` + stateColumns + `
-from events e join event_heads h using (event_id)` + eventFilter + `
-  and (e.starts_at, e.event_id) > ($8, $9)
-order by e.starts_at, e.event_id
-limit $10`
+from (
+    select e.event_id from events e` + eventFilter + ` and (e.starts_at, e.event_id) > ($8, $9)
+    order by e.starts_at, e.event_id
+    limit $10
+) page join events e using (event_id) join event_heads h using (event_id)
+order by e.starts_at, e.event_id`
 
 	// statesByPopularitySQL reads all selected events: an index on counts that change with every booking would cost more.
 	statesByPopularitySQL = `
 select ` + stateColumns + `
-from events e join event_heads h using (event_id)
-cross join lateral (select coalesce(sum(b), 0)::int8 as booked from unnest(h.booked) b) total` + eventFilter + `
-  and (-total.booked, e.event_id) > ($8, $9)
-order by -total.booked, e.event_id
-limit $10`
+from (
+    select e.event_id, -total.booked as popularity
+    from events e join event_heads h using (event_id)
+    cross join lateral (select coalesce(sum(b), 0)::int8 as booked from unnest(h.booked) b) total` + eventFilter + `
+      and (-total.booked, e.event_id) > ($8, $9)
+    order by -total.booked, e.event_id
+    limit $10
+) page join events e using (event_id) join event_heads h using (event_id)
+order by page.popularity, e.event_id`
 )
 
 // States implements evently.Catalogue. The start is within [From, To).

@@ -159,7 +159,7 @@ func (r *replay) postHeld(e *entryRow) {
 		r.differ(e.token, e.seq, "%v", err)
 	}
 	r.reservations[e.token] = replayed{
-		items: r.offer(&items), user: e.user, createdAt: e.at, expiresAt: e.expiresAt, confirmedAt: never, endedAt: never,
+		items: r.offer(items), user: e.user, createdAt: e.at, expiresAt: e.expiresAt, confirmedAt: never, endedAt: never,
 		createdSeq: e.seq, seq: e.seq, status: evently.Held,
 	}
 	for item := range items.All() {
@@ -173,16 +173,16 @@ func (r *replay) postHeld(e *entryRow) {
 }
 
 // offer returns items to keep. Nearly all reservations have one of a few offers, which are stored once.
-func (r *replay) offer(items *evently.Items) *evently.Items {
-	if items.Len() != 1 {
-		return items
+func (r *replay) offer(items evently.Items) *evently.Items {
+	first := items.At(0)
+	if shared, found := r.offers[first]; found && items.Len() == 1 {
+		return shared
 	}
-	shared, found := r.offers[items.At(0)]
-	if !found {
-		shared = items
-		r.offers[items.At(0)] = shared
+	kept := items
+	if items.Len() == 1 {
+		r.offers[first] = &kept
 	}
-	return shared
+	return &kept
 }
 
 // postChange applies a confirmation or an ending.
