@@ -187,7 +187,8 @@ type stopOnFailure struct{ log *slog.Logger }
 
 // HandleFailure implements actor.SupervisorStrategy. It runs while the failed goroutine unwinds, so the stack is its.
 func (s *stopOnFailure) HandleFailure(_ *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID,
-	_ *actor.RestartStatistics, reason, message any) {
+	_ *actor.RestartStatistics, reason, message any,
+) {
 	s.log.Error("actor failed", "pid", child.Id, "reason", reason, "message", fmt.Sprintf("%T", message), "stack", string(debug.Stack()))
 	supervisor.StopChildren(child)
 }

@@ -311,8 +311,10 @@ func TestCluster_SeedThatComesBackIsJoinedAgain(t *testing.T) {
 	see(t, b)
 	// It joins nobody, and listens on all addresses but tells the one it had.
 	everywhere := func(addr string) string { return strings.Replace(addr, "127.0.0.1", "0.0.0.0", 1) }
-	again := launch(t, spec{Remote: everywhere(a.addr), Gossip: everywhere(a.gossipAddr),
-		Advertise: cluster.Addrs{Gossip: a.gossipAddr, Remote: a.addr}})
+	again := launch(t, spec{
+		Remote: everywhere(a.addr), Gossip: everywhere(a.gossipAddr),
+		Advertise: cluster.Addrs{Gossip: a.gossipAddr, Remote: a.addr},
+	})
 	if again.addr != a.addr || again.gossipAddr != a.gossipAddr {
 		t.Errorf("advertises %s and %s, want %s and %s", again.addr, again.gossipAddr, a.addr, a.gossipAddr)
 	}

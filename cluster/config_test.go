@@ -68,17 +68,21 @@ func TestReadKey(t *testing.T) {
 
 func TestLogs_AreMappedToLevels(t *testing.T) {
 	var out strings.Builder
-	logger := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug,
+	logger := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
 				return slog.Attr{}
 			}
 			return a
-		}}))
+		},
+	}))
 	stopped := false
 	gossip := gossipLog{logger, func() bool { return stopped }}
-	for _, line := range []string{"[ERR] memberlist: one\n", "[WARN] memberlist: two", "[INFO] three\n", "[DEBUG] memberlist: four",
-		"five six"} {
+	for _, line := range []string{
+		"[ERR] memberlist: one\n", "[WARN] memberlist: two", "[INFO] three\n", "[DEBUG] memberlist: four",
+		"five six",
+	} {
 		if n, err := gossip.Write([]byte(line)); n != len(line) || err != nil {
 			t.Errorf("wrote %d of %d, %v", n, len(line), err)
 		}

@@ -127,7 +127,8 @@ func (h *host) props(identity string) *actor.Props {
 				c.Stop(c.Self())
 			case "retire":
 				c.ActorSystem().EventStream.Publish(&protocluster.ActivationTerminating{
-					Pid: c.Self(), ClusterIdentity: protocluster.NewClusterIdentity(identity, kindEvent)})
+					Pid: c.Self(), ClusterIdentity: protocluster.NewClusterIdentity(identity, kindEvent),
+				})
 				c.Respond(wrapperspb.String("retired"))
 			case "panic":
 				panic("asked to")

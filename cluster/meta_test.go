@@ -9,8 +9,10 @@ import (
 )
 
 func TestMeta_SurvivesTheGossip(t *testing.T) {
-	want := meta{Cluster: "evently", ID: "3XbdGX1tCZZ9gAEbkDCPYv", Host: "[2001:db8::1]", Port: 7947,
-		Kinds: []string{"event", "limit"}, Start: 1_767_225_600_123}
+	want := meta{
+		Cluster: "evently", ID: "3XbdGX1tCZZ9gAEbkDCPYv", Host: "[2001:db8::1]", Port: 7947,
+		Kinds: []string{"event", "limit"}, Start: 1_767_225_600_123,
+	}
 	data, err := want.encode()
 	if err != nil {
 		t.Fatal(err)

@@ -106,8 +106,10 @@ func memberConfig(text string) (*host, cluster.Config, error) {
 		}
 		pool := x509.NewCertPool()
 		pool.AddCert(cert.Leaf)
-		cfg.RemoteTLS = &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool,
-			ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13}
+		cfg.RemoteTLS = &tls.Config{
+			Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool,
+			ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+		}
 	}
 	return h, cfg, nil
 }
@@ -135,7 +137,8 @@ func obey(h *host, r request) (a answer) {
 	case "activate": // at the member Arg, owner or not
 		var reply any
 		reply, err = h.System().Root.RequestFuture(actor.NewPID(r.Arg, cluster.ActivatorName), &protocluster.ActivationRequest{
-			ClusterIdentity: protocluster.NewClusterIdentity(r.Identity, kindEvent)}, r.Timeout).Result()
+			ClusterIdentity: protocluster.NewClusterIdentity(r.Identity, kindEvent),
+		}, r.Timeout).Result()
 		if response, ok := reply.(*protocluster.ActivationResponse); ok {
 			a.PID = [2]string{response.GetPid().GetAddress(), response.GetPid().GetId()}
 			a.N = map[bool]int{true: 1}[response.Failed]

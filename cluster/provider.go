@@ -148,8 +148,10 @@ func (p *provider) settings(address string) (*memberlist.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("remote address: %w", err)
 	}
-	own := meta{Cluster: p.cfg.Name, ID: p.id, Host: host, Port: port, Start: p.start.UnixMilli(),
-		Kinds: slices.Sorted(maps.Keys(p.cfg.Kinds))}
+	own := meta{
+		Cluster: p.cfg.Name, ID: p.id, Host: host, Port: port, Start: p.start.UnixMilli(),
+		Kinds: slices.Sorted(maps.Keys(p.cfg.Kinds)),
+	}
 	if p.encoded, err = own.encode(); err != nil {
 		return nil, err
 	}
@@ -320,8 +322,10 @@ func (p *provider) publish(stream *eventstream.EventStream) {
 	active := protocluster.NewMemberSet(members)
 	if !active.Equals(p.published) {
 		left := p.published.Except(active).Members()
-		topology := &protocluster.ClusterTopology{TopologyHash: active.TopologyHash(), Members: active.Members(),
-			Joined: active.Except(p.published).Members(), Left: left}
+		topology := &protocluster.ClusterTopology{
+			TopologyHash: active.TopologyHash(), Members: active.Members(),
+			Joined: active.Except(p.published).Members(), Left: left,
+		}
 		p.published = active
 		for _, m := range left {
 			p.blocked = append(p.blocked, m.Id)

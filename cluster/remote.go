@@ -52,7 +52,8 @@ func remoteConfig(cfg Config) (*remote.Config, error) {
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(messageBytesMax), grpc.MaxCallSendMsgSize(messageBytesMax)),
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
 			grpc.WithKeepaliveParams(keepalive.ClientParameters{
-				Time: keepaliveIdle, Timeout: keepaliveTimeout, PermitWithoutStream: true})))
+				Time: keepaliveIdle, Timeout: keepaliveTimeout, PermitWithoutStream: true,
+			})))
 	rc.MaxRetryCount = connectTries
 	return rc, nil
 }

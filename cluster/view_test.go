@@ -12,7 +12,8 @@ func viewOf(n, quorum int, kinds ...string) *view {
 	var members []*protocluster.Member
 	for i := range n {
 		members = append(members, &protocluster.Member{
-			Id: fmt.Sprintf("3XbdGX1tCZZ9g%03d", i), Host: "127.0.0.1", Port: int32(7000 + i), Kinds: kinds})
+			Id: fmt.Sprintf("3XbdGX1tCZZ9g%03d", i), Host: "127.0.0.1", Port: int32(7000 + i), Kinds: kinds,
+		})
 	}
 	return newView(1, members, quorum)
 }

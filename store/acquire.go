@@ -87,8 +87,8 @@ func acquire(ctx context.Context, tx pgx.Tx, id evently.EventID) (*evently.Tenur
 	if err != nil {
 		return nil, err
 	}
-	// The seed of an index, not a secret that lasts.
-	tenure.Ledger = evently.NewLedger(event, uint64(head.seq), head.lastAt, mathrand.Uint64()) //nolint:gosec
+	seed := mathrand.Uint64() //nolint:gosec // of an index, not a secret that lasts
+	tenure.Ledger = evently.NewLedger(event, uint64(head.seq), head.lastAt, seed)
 	overdue, err := loadReservations(ctx, tx, tenure)
 	if err != nil {
 		return nil, err

@@ -138,7 +138,8 @@ func decodeItems(first evently.Item, more []byte) (evently.Items, error) {
 	}
 	items, err := evently.NewItems(list...)
 	if err != nil {
-		return evently.Items{}, fmt.Errorf("decode items: %v", err) // not %w: the fault is the storage's, not a request's
+		// The fault is the storage's: nobody must take it for a request's.
+		return evently.Items{}, fmt.Errorf("decode items: %v", err) //nolint:errorlint // hides the *evently.Error
 	}
 	return items, nil
 }
@@ -159,15 +160,7 @@ func uuidKey(uuid pgtype.UUID) evently.Key {
 	return evently.Key{Hi: binary.BigEndian.Uint64(uuid.Bytes[:8]), Lo: binary.BigEndian.Uint64(uuid.Bytes[8:])}
 }
 
-// nullTime is the column form of a time that may be zero; null for zero.
-func nullTime(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-// timeOf is the inverse of nullTime.
+// timeOf reads a column whose null is the zero time.
 func timeOf(t *time.Time) time.Time {
 	if t == nil {
 		return time.Time{}

@@ -40,8 +40,10 @@ type replayed struct {
 }
 
 func newReplay(event evently.EventID, report func(Difference)) *replay {
-	return &replay{event: event, report: report, last: entryRow{at: never}, reservations: make(map[int64]replayed),
-		offers: make(map[evently.Item]*evently.Items)}
+	return &replay{
+		event: event, report: report, last: entryRow{at: never}, reservations: make(map[int64]replayed),
+		offers: make(map[evently.Item]*evently.Items),
+	}
 }
 
 func (r *replay) differ(token, seq int64, format string, args ...any) {
@@ -202,7 +204,7 @@ func (r *replay) postChange(e *entryRow, kind evently.EntryKind) {
 		r.differ(e.token, e.seq, "%s: at %s, expires at %s", kind, e.at, reservation.expiresAt)
 	}
 	reservation.seq = e.seq
-	switch kind {
+	switch kind { //nolint:exhaustive // the kinds that change a reservation
 	case evently.ConfirmedEntry:
 		reservation.status, reservation.confirmedAt, reservation.confirmedSeq = evently.Confirmed, e.at, e.seq
 	case evently.CancelledEntry:

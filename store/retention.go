@@ -84,7 +84,12 @@ func (r *Retention) Sweep(ctx context.Context, now time.Time) (swept Swept, err 
 // errSweptElsewhere: another node holds the lock.
 var errSweptElsewhere = errors.New("another node sweeps")
 
-const lockSweepSQL = `select pg_try_advisory_xact_lock(7251009364512077)`
+// lockSweepSQL also binds the planner to look-ups by index. It cannot know how few rows a batch touches, and statistics are old
+// just after a table has grown: a plan that reads a whole table for each batch would be quick only at first.
+const lockSweepSQL = `
+select pg_try_advisory_xact_lock(7251009364512077)
+from set_config('enable_seqscan', 'off', true) scans, set_config('enable_hashjoin', 'off', true) hashes,
+    set_config('enable_mergejoin', 'off', true) merges`
 
 // batch runs one transaction of a sweep. It returns false when another node sweeps.
 func (r *Retention) batch(ctx context.Context, run func(tx pgx.Tx) error) (bool, error) {
@@ -105,7 +110,7 @@ func (r *Retention) batch(ctx context.Context, run func(tx pgx.Tx) error) (bool,
 }
 
 // sweepKeysSQL takes the next events after $1 with an entry before $2 that was not swept yet, and of each the next entries.
-// An ended reservation never changes again, so nobody else locks its row.
+// An ended reservation never changes again, so nobody else locks its row. Indexes: the primary keys.
 const sweepKeysSQL = `
 with due as (
     select h.event_id, coalesce(s.seq, 0) as seq
