@@ -168,6 +168,26 @@ func TestEvent_IsOnSaleFromStartToEnd(t *testing.T) {
 	}
 }
 
+func TestSoleTier_IsTheOneOnOffer(t *testing.T) {
+	offered, retired := Tier{Name: "a"}, Tier{Name: "b", Retired: true}
+	for name, test := range map[string]struct {
+		tiers []Tier
+		want  int
+	}{
+		"none":                    {nil, -1},
+		"one":                     {[]Tier{offered}, 0},
+		"two":                     {[]Tier{offered, offered}, -1},
+		"one that is retired":     {[]Tier{retired}, -1},
+		"one and retired ones":    {[]Tier{retired, offered, retired}, 1},
+		"three, one of them not":  {[]Tier{offered, retired, offered}, -1},
+		"two after a retired one": {[]Tier{retired, offered, offered}, -1},
+	} {
+		if got, sole := SoleTier(test.tiers); got != test.want || sole != (test.want >= 0) {
+			t.Errorf("%s: got %d, %v, want %d", name, got, sole, test.want)
+		}
+	}
+}
+
 func TestAvailability_AddsUp(t *testing.T) {
 	var a Availability
 	a.Add(TierAvailability{Capacity: 10, Held: 2, Booked: 3})

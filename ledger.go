@@ -126,7 +126,7 @@ func (l *Ledger) decideBook(cmd *Book, now int64, d *Decision) error {
 			return ErrKeyReused
 		}
 		l.fillHeld(&d.Reservation, slot)
-		d.Replayed = true
+		d.Replayed = first.token != cmd.Token // the same token: the same request on its way once more
 		return nil
 	}
 	if !l.event.OnSale(time.UnixMilli(now)) {

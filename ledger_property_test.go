@@ -197,7 +197,9 @@ func (p *play) revise(t *rapid.T) {
 		tier.Retired, tier.Capacity = !tier.Retired, 0
 	case 7:
 		tier.PriceMinor = rapid.Int64Range(1, 5).Draw(t, "price")
-		tier.BasePriceMinor = rapid.Int64Range(1, 2).Draw(t, "base price")
+		if rapid.Bool().Draw(t, "base price changes") {
+			tier.BasePriceMinor++
+		}
 	default:
 		tier.Capacity = max(0, tier.Capacity+rapid.IntRange(-5, 5).Draw(t, "seats more"))
 		tier.Retired = false

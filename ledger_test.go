@@ -197,18 +197,20 @@ func TestLedger_KeyForgottenAfterRetention(t *testing.T) {
 	mustDo(t, l, &Confirm{User: 1, Token: 2}, after(time.Minute+ms))
 
 	mustDo(t, l, book(3, 1, seats(0, 1)), after(time.Minute+KeyRetention-ms))
-	if d := wantUnchanged(t, l, book(1, 1, seats(0, 1)), after(time.Minute+KeyRetention-ms)); !d.Replayed {
+	again := book(1, 1, seats(0, 1))
+	again.Token = 99
+	if d := wantUnchanged(t, l, again, after(time.Minute+KeyRetention-ms)); !d.Replayed {
 		t.Fatal("the key is forgotten too soon")
 	}
 	mustDo(t, l, book(4, 1, seats(0, 1)), after(time.Minute+KeyRetention))
 	wantRefused(t, l, &Cancel{User: 1, Token: 1}, after(time.Minute+KeyRetention), ErrReservationNotFound)
-	again := book(1, 1, seats(0, 1))
+	again = book(1, 1, seats(0, 1))
 	again.Token = 5
 	if d := mustDo(t, l, again, after(time.Minute+KeyRetention)); d.Replayed {
 		t.Fatal("the key is still known")
 	}
 	// A booking that lives keeps its key.
-	if d := wantUnchanged(t, l, book(2, 1, seats(0, 1)), after(10*KeyRetention)); !d.Replayed {
+	if d := wantUnchanged(t, l, book(2, 1, seats(0, 1)), after(10*KeyRetention)); d.Reservation.ID.Token != 2 {
 		t.Fatal("the key of a live booking is forgotten")
 	}
 }
@@ -539,6 +541,28 @@ func TestLedger_FarTimesAndGreatNumbers(t *testing.T) {
 	}
 }
 
+// A price that was adjusted since the organizer read it is not set back by a revision that leaves the base price as it is.
+func TestLedger_RevisionKeepsAdjustedPrices(t *testing.T) {
+	event := newTestEvent(2, 10)
+	event.Tiers[0].PriceMinor, event.Tiers[1].PriceMinor = 1100, 2200
+	l := newTestLedger(event)
+	details := event.EventDetails
+	details.Tiers = slices.Clone(details.Tiers)
+	details.Tiers[0].PriceMinor = 1000                                  // as it was read
+	details.Tiers[1].BasePriceMinor, details.Tiers[1].PriceMinor = 3, 4 // as it shall be
+	details.Tiers = append(details.Tiers, Tier{Name: "new", Capacity: 1, PriceMinor: 5})
+	given := slices.Clone(details.Tiers)
+	revised := mustDo(t, l, &Revise{Version: 1, Details: details}, epoch).Event
+	for i, want := range []int64{1100, 4, 5} {
+		if got := revised.Tiers[i].PriceMinor; got != want {
+			t.Errorf("tier %s: got price %d, want %d", TierID(i), got, want)
+		}
+	}
+	if !slices.Equal(details.Tiers, given) {
+		t.Errorf("the caller's tiers have changed to %v", details.Tiers)
+	}
+}
+
 // A bare quantity means the only tier on offer. Its key finds the first answer also when the event has more tiers by now.
 func TestLedger_QuantityAloneMeansTheOnlyTier(t *testing.T) {
 	l := newTestLedger(newTestEvent(1, 10))
@@ -552,8 +576,13 @@ func TestLedger_QuantityAloneMeansTheOnlyTier(t *testing.T) {
 	details := l.Event().EventDetails
 	details.Tiers = append(slices.Clone(details.Tiers), Tier{Name: "new", Capacity: 5, PriceMinor: 9})
 	mustDo(t, l, &Revise{Version: l.Event().Version, Details: details}, epoch)
-	if d := mustDo(t, l, alone(1, 2), epoch); !d.Replayed {
+	again := alone(1, 2)
+	again.Token = 99
+	if d := mustDo(t, l, again, epoch); !d.Replayed {
 		t.Errorf("repeated: %+v", d)
+	}
+	if d := mustDo(t, l, alone(1, 2), epoch); d.Replayed || d.Reservation.ID != first.ID {
+		t.Errorf("the same request on its way once more: %+v", d)
 	}
 	var d Decision
 	if err := l.Decide(alone(1, 3), epoch, &d); !errors.Is(err, ErrKeyReused) {

@@ -179,7 +179,7 @@ func (m *model) decideBook(cmd *Book, now time.Time) modelDecision {
 		if r.User != cmd.User || !sameSeats(r.Items, cmd.Items) {
 			return modelDecision{err: ErrKeyReused}
 		}
-		return modelDecision{reservation: r.first, replayed: true}
+		return modelDecision{reservation: r.first, replayed: r.ID.Token != cmd.Token}
 	}
 	end := m.event.StartsAt
 	if !m.event.SalesEndAt.IsZero() && m.event.SalesEndAt.Before(end) {

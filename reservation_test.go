@@ -118,6 +118,10 @@ func TestItems_SameSeatsIgnoresPricesAndOrder(t *testing.T) {
 			t.Errorf("%s, asked the other way: got %v, want %v", name, got, test.want)
 		}
 	}
+	one, alone := OneItem(seats(3, 2)), OneItem(seats(OnlyTier, 2))
+	if !one.SameSeats(&alone) || items.SameSeats(&alone) {
+		t.Error("a bare quantity is that of the one item, whatever its tier, and no other")
+	}
 	if none := (Items{}); none.Len() != 0 || none.Quantity() != 0 || none.TotalMinor() != 0 || !none.SameSeats(&Items{}) {
 		t.Error("no items are something")
 	}

@@ -54,13 +54,17 @@ func NewBoxOffice[T any](tenure *evently.Tenure) *BoxOffice[T] {
 	}
 }
 
-// Step decides a request at a moment. It returns false when too many callers wait; then nothing was decided. Holds that are
-// due by then expire first, so that their seats can be had.
+// Step decides a request at a moment. It returns false when too much waits for a commit; then nothing was decided. Holds that
+// are due by then expire first, all of them, so that their seats can be had.
 func (b *BoxOffice[T]) Step(caller T, request *evently.Request, at time.Time) bool {
 	if b.waiting >= WaitingMax {
 		return false
 	}
-	b.Tick(at)
+	for b.due(at) {
+		if !b.Tick(at) {
+			return false
+		}
+	}
 	answer := Answer[T]{Caller: caller, Err: b.ledger.Decide(request.Command, at, &b.decision)}
 	if answer.Err == nil {
 		answer.Reply = evently.Reply{Reservation: b.decision.Reservation, Event: b.decision.Event, Replayed: b.decision.Replayed}
@@ -72,14 +76,14 @@ func (b *BoxOffice[T]) Step(caller T, request *evently.Request, at time.Time) bo
 }
 
 // Tick ends what is due at a moment: holds that expire, reservations of a cancelled event. One call ends at most
-// evently.SweepMax reservations; NextDue says whether more are due.
-func (b *BoxOffice[T]) Tick(at time.Time) {
-	due := b.ledger.NextDue()
-	if due.IsZero() || due.After(at) || len(b.gathering.batch.Entries) >= WaitingMax {
-		return
+// evently.SweepMax reservations; NextDue says whether more are due. It returns false when nothing was due, or too much waits for a
+// commit.
+func (b *BoxOffice[T]) Tick(at time.Time) bool {
+	if !b.due(at) && !b.sweeping() || len(b.gathering.batch.Entries) >= WaitingMax {
+		return false
 	}
 	var command evently.Command = (*evently.Expire)(nil)
-	if b.ledger.Event().Status == evently.EventCancelled {
+	if b.sweeping() {
 		command = (*evently.Sweep)(nil)
 	}
 	// Neither command can be refused.
@@ -87,6 +91,17 @@ func (b *BoxOffice[T]) Tick(at time.Time) {
 		panic("box office: " + err.Error())
 	}
 	b.post(0, "")
+	return true
+}
+
+// due reports whether holds are due. Nobody waits for those of a cancelled event: it sells no more.
+func (b *BoxOffice[T]) due(at time.Time) bool {
+	due := b.ledger.NextDue()
+	return !due.IsZero() && !due.After(at) && !b.sweeping()
+}
+
+func (b *BoxOffice[T]) sweeping() bool {
+	return b.ledger.Event().Status == evently.EventCancelled && b.ledger.Live() > 0
 }
 
 func (b *BoxOffice[T]) post(who evently.UserID, requestID string) {

@@ -30,6 +30,13 @@ func book(n, quantity int) *evently.Request {
 	}}
 }
 
+// again repeats book as a request of its own.
+func again(n, quantity int) *evently.Request {
+	request := book(n, quantity)
+	request.Command.(*evently.Book).Token += 1 << 32
+	return request
+}
+
 func TestBoxOffice_AnswersWaitForTheCommitInOrder(t *testing.T) {
 	office := NewBoxOffice[int](newTenure(newEvent(3)))
 	office.Step(1, book(1, 2), opening)
@@ -38,11 +45,11 @@ func TestBoxOffice_AnswersWaitForTheCommitInOrder(t *testing.T) {
 		t.Fatalf("first batch %+v", first)
 	}
 	// While it commits: a replay, a refusal that rests on the uncommitted hold, and a new hold.
-	office.Step(2, book(1, 2), opening)
+	office.Step(2, again(1, 2), opening)
 	office.Step(3, book(2, 2), opening)
 	office.Step(4, book(3, 1), opening)
-	if again := office.Flush(); again != nil {
-		t.Fatalf("two batches under way: %+v", again)
+	if second := office.Flush(); second != nil {
+		t.Fatalf("two batches under way: %+v", second)
 	}
 	answers, state := office.Committed(opening)
 	if len(answers) != 1 || answers[0].Caller != 1 || answers[0].Err != nil {
@@ -172,6 +179,32 @@ func BenchmarkBoxOffice_Book(b *testing.B) {
 			office.Flush()
 			office.Committed(at)
 			at = at.Add(50 * time.Millisecond)
+		}
+	}
+}
+
+// After a long absence more holds are due than one sweep ends; the seat that is asked for may be the last of them.
+func TestBoxOffice_AllDueHoldsExpireBeforeADecision(t *testing.T) {
+	const holds = evently.SweepMax + 200
+	event := newEvent(holds)
+	event.Tiers = append(event.Tiers, evently.Tier{Name: "Box", Capacity: 1, PriceMinor: 900})
+	for box := 0; box < holds; box += 50 {
+		office := NewBoxOffice[int](newTenure(event))
+		for n := range holds {
+			request := book(n+1, 1)
+			if n == box {
+				request.Command.(*evently.Book).Items = evently.OneItem(evently.Item{Tier: 1, Quantity: 1})
+			}
+			office.Step(n, request, opening)
+		}
+		office.Flush()
+		office.Committed(opening)
+		request := book(holds+1, 1)
+		request.Command.(*evently.Book).Items = evently.OneItem(evently.Item{Tier: 1, Quantity: 1})
+		office.Step(0, request, opening.Add(time.Hour))
+		office.Flush()
+		if answers, _ := office.Committed(opening); answers[0].Err != nil {
+			t.Fatalf("hold %d of %d had the only seat: %v", box, holds, answers[0].Err)
 		}
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/evently/evently"
+	"github.com/evently/evently/actors/eventpb"
 )
 
 // What an actor that does not answer tells Engine: resolve the event again and repeat the request.
@@ -16,11 +19,17 @@ var (
 	errUnresolved = errors.New("outcome unknown")     // the request was decided, and perhaps committed
 )
 
-// call is a request on its way to an actor of this process. It is answered exactly once, or never when the actor system
-// loses it; the caller gives it a deadline.
+// call is a request at an event actor, and the caller that waits for the answer: in this process, by a channel, without
+// serialization; or on another node, by a message. It is answered exactly once, or never when the actor system loses it;
+// the caller gives it a deadline.
 type call struct {
 	request *evently.Request
-	answer  chan outcome
+	answer  chan outcome // nil: the caller is on another node
+	gone    atomic.Bool  // the caller in this process does not wait any more
+
+	system   *actor.ActorSystem // of this node
+	sender   *actor.PID         // on the other one
+	deadline time.Time          // from when on that caller does not wait any more; zero: not known
 }
 
 type outcome struct {
@@ -30,10 +39,22 @@ type outcome struct {
 
 var calls = sync.Pool{New: func() any { return &call{answer: make(chan outcome, 1)} }}
 
-func (c *call) finish(reply evently.Reply, err error) { c.answer <- outcome{reply, err} }
+// finish gives the caller its answer.
+func (c *call) finish(reply evently.Reply, err error) {
+	if c.answer != nil {
+		c.answer <- outcome{reply, err}
+		return
+	}
+	c.system.Root.Send(c.sender, encodeOutcome(&reply, err))
+}
 
-// send asks a local actor and waits for its answer or the end of ctx.
-func send(ctx context.Context, system *actor.ActorSystem, pid *actor.PID, request *evently.Request) (evently.Reply, error) {
+// abandoned reports whether the caller is known not to wait any more.
+func (c *call) abandoned(now func() time.Time) bool {
+	return c.gone.Load() || !c.deadline.IsZero() && !now().Before(c.deadline)
+}
+
+// sendLocal asks an actor of this process and waits for its answer or the end of ctx.
+func sendLocal(ctx context.Context, system *actor.ActorSystem, pid *actor.PID, request *evently.Request) (evently.Reply, error) {
 	c := calls.Get().(*call)
 	c.request = request
 	system.Root.Send(pid, c)
@@ -44,29 +65,76 @@ func send(ctx context.Context, system *actor.ActorSystem, pid *actor.PID, reques
 		return out.reply, out.err
 	case <-ctx.Done():
 		// The actor may still answer, so the call is not used again.
+		c.gone.Store(true)
 		return evently.Reply{}, ctx.Err()
 	}
 }
 
-// boundedMailbox answers ErrOverloaded instead of queueing more than a number of calls. Proto.Actor's own bounded
-// mailboxes block the sender or drop the message.
-type boundedMailbox struct {
+// callMailbox is the mailbox of an event actor. It makes calls of the requests of other nodes, so that the actor knows only
+// one kind and does not spend its time on decoding, and answers ErrOverloaded instead of queueing more than a number of
+// them. Proto.Actor's own bounded mailboxes block the sender or drop the message.
+type callMailbox struct {
 	actor.Mailbox
+	event   evently.EventID // of the actor; zero: its identity is none
 	max     int
+	now     func() time.Time
 	metrics *Metrics
+	system  *actor.ActorSystem
 }
 
-func newBoundedMailbox(max int, metrics *Metrics) actor.MailboxProducer {
+func newCallMailbox(config *Config, identity string) actor.MailboxProducer {
 	unbounded := actor.Unbounded()
-	return func() actor.Mailbox { return &boundedMailbox{unbounded(), max, metrics} }
+	event, err := evently.ParseEventID(identity)
+	if err != nil {
+		event = 0 // the actor tells every caller
+	}
+	return func() actor.Mailbox {
+		return &callMailbox{Mailbox: unbounded(), event: event, max: config.MailboxMax, now: config.Now, metrics: config.Metrics}
+	}
 }
 
-// PostUserMessage queues any message but a call beyond the bound.
-func (m *boundedMailbox) PostUserMessage(message any) {
-	if c, ok := message.(*call); ok && m.UserMessageCount() >= m.max {
-		m.metrics.overloaded.Inc()
-		c.finish(evently.Reply{}, evently.ErrOverloaded)
-		return
+// RegisterHandlers implements actor.Mailbox. Proto.Actor calls it before the actor's PID is known to anybody.
+func (m *callMailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher actor.Dispatcher) {
+	m.system = invoker.(actor.Context).ActorSystem()
+	m.Mailbox.RegisterHandlers(invoker, dispatcher)
+}
+
+// PostUserMessage queues any message but a call beyond the bound, or a request from another node that cannot be decided.
+func (m *callMailbox) PostUserMessage(message any) {
+	if envelope, ok := message.(*actor.MessageEnvelope); ok {
+		if request, ok := envelope.Message.(*eventpb.Request); ok {
+			c := m.receive(request, envelope.Sender)
+			if c == nil {
+				return
+			}
+			message = c
+		}
+	}
+	if c, ok := message.(*call); ok {
+		depth := m.UserMessageCount()
+		m.metrics.depth.Observe(float64(depth))
+		if depth >= m.max {
+			m.metrics.overloaded.Inc()
+			c.finish(evently.Reply{}, evently.ErrOverloaded)
+			return
+		}
 	}
 	m.Mailbox.PostUserMessage(message)
+}
+
+// receive makes a call of a request of another node, or answers it and returns nil.
+func (m *callMailbox) receive(request *eventpb.Request, sender *actor.PID) *call {
+	if sender == nil {
+		return nil // nobody waits for an answer
+	}
+	c := &call{system: m.system, sender: sender}
+	if request.TimeoutMs > 0 {
+		c.deadline = m.now().Add(time.Duration(request.TimeoutMs) * time.Millisecond)
+	}
+	var err error
+	if c.request, err = decodeRequest(request, m.event); err != nil {
+		c.finish(evently.Reply{}, err)
+		return nil
+	}
+	return c
 }

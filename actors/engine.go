@@ -22,9 +22,14 @@ type Locator interface {
 
 // Bounds of one Engine.Do.
 const (
-	attemptMax = 500 * time.Millisecond // the first attempt; each further one may take twice as long
-	pauseMax   = 100 * time.Millisecond // between two attempts, at random
-	doMax      = 8 * time.Second        // all attempts, when the caller has no earlier deadline
+	// A request to another node can be lost; one to an actor of this process is answered unless the actor is just ending. Each
+	// further attempt may take twice as long.
+	attemptRemoteMax = 500 * time.Millisecond
+	attemptLocalMax  = 2 * time.Second
+
+	pauseMin = 50 * time.Millisecond // bounds of the pause between two attempts, which is random and grows
+	pauseMax = time.Second
+	doMax    = 8 * time.Second // all attempts, when the caller has no earlier deadline
 )
 
 // Engine implements evently.Engine: it brings requests to the actors that own their events, and brings them again when an
@@ -48,35 +53,49 @@ func (e *Engine) Do(ctx context.Context, request *evently.Request) (evently.Repl
 	ctx, cancel := context.WithTimeout(ctx, doMax)
 	defer cancel()
 	identity := request.Event.String()
-	for attempt := attemptMax; ; attempt *= 2 {
+	for attempt := 0; ; attempt++ {
 		reply, err := e.attempt(ctx, attempt, identity, request)
 		var refusal *evently.Error
 		switch {
 		case err == nil:
 			e.metrics.attempts.WithLabelValues("ok").Inc()
 			return reply, nil
-		case errors.Is(err, evently.ErrReservationNotFound), errors.Is(err, evently.ErrEventNotFound):
-			return e.unknown(ctx, request, err)
 		case errors.As(err, &refusal):
 			e.metrics.attempts.WithLabelValues(string(refusal.Code)).Inc()
+			if refusal.Code == evently.CodeReservationNotFound || refusal.Code == evently.CodeEventNotFound {
+				return e.unknown(ctx, request, err)
+			}
 			return evently.Reply{}, err
 		}
 		e.metrics.attempts.WithLabelValues("retry").Inc()
-		if !errors.Is(err, errMoved) && !repeatable(request.Command) || !pause(ctx) {
+		if !errors.Is(err, errMoved) && !repeatable(request.Command) || !pause(ctx, attempt) {
 			return evently.Reply{}, fmt.Errorf("%w: event %s: %w", evently.ErrUnavailable, identity, err)
 		}
 	}
 }
 
-// attempt asks the event's owner once.
-func (e *Engine) attempt(ctx context.Context, limit time.Duration, identity string, request *evently.Request) (evently.Reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+// attempt asks the event's owner once. A request that must not be repeated has all the time there is.
+func (e *Engine) attempt(ctx context.Context, attempt int, identity string, request *evently.Request) (evently.Reply, error) {
 	pid, err := e.locator.Locate(ctx, Kind, identity)
 	if err != nil {
 		return evently.Reply{}, fmt.Errorf("%w: locate: %w", errMoved, err)
 	}
-	reply, err := send(ctx, e.system, pid, request)
+	local := pid.Address == e.system.Address()
+	if repeatable(request.Command) {
+		limit := attemptRemoteMax
+		if local {
+			limit = attemptLocalMax
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit<<min(attempt, 3))
+		defer cancel()
+	}
+	var reply evently.Reply
+	if local {
+		reply, err = sendLocal(ctx, e.system, pid, request)
+	} else {
+		reply, err = e.sendRemote(ctx, pid, request)
+	}
 	if errors.Is(err, errMoved) || errors.Is(err, errUnresolved) || ctx.Err() != nil {
 		e.locator.Forget(Kind, identity, pid)
 	}
@@ -91,8 +110,9 @@ func repeatable(command evently.Command) bool {
 }
 
 // pause waits a moment before the next attempt; false: ctx ended.
-func pause(ctx context.Context) bool {
-	timer := time.NewTimer(rand.N(pauseMax)) //nolint:gosec // spreads retries; not a secret
+func pause(ctx context.Context, attempt int) bool {
+	limit := min(pauseMin<<min(attempt, 10), pauseMax)
+	timer := time.NewTimer(rand.N(limit)) //nolint:gosec // spreads retries; not a secret
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -3,7 +3,6 @@ package actors
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -37,7 +36,7 @@ type Config struct {
 	IdleAfter time.Duration
 
 	// Now is the local clock. Actors keep the journal's time; this clock only measures from one answer of the journal to
-	// the next. Default time.Now.
+	// the next. It is called concurrently. Default time.Now.
 	Now func() time.Time
 }
 
@@ -66,7 +65,7 @@ func NewKind(config Config) func(identity string) *actor.Props {
 	return func(identity string) *actor.Props {
 		return actor.PropsFromProducer(func() actor.Actor {
 			return &eventActor{config: &config, acquiring: acquiring, identity: identity}
-		}, actor.WithMailbox(newBoundedMailbox(config.MailboxMax, config.Metrics)))
+		}, actor.WithMailbox(newCallMailbox(&config, identity)))
 	}
 }
 
@@ -74,6 +73,7 @@ func NewKind(config Config) func(identity string) *actor.Props {
 type (
 	acquired struct {
 		tenure *evently.Tenure
+		ahead  time.Duration // the journal's clock minus the local one
 		took   time.Duration
 		err    error
 	}
@@ -96,15 +96,16 @@ type eventActor struct {
 	log       *slog.Logger
 	cancel    context.CancelFunc // ends the load
 
-	office   *BoxOffice[*call]
-	early    []*call // came while loading
-	draining bool
-	retired  error         // what callers are told since the actor serves no more; nil: it serves
-	used     bool          // a request came since the last idle message
-	ahead    time.Duration // the journal's clock minus the local one
-	nextDue  time.Time
-	dueTimer *time.Timer
-	idleTick *time.Timer
+	office    *BoxOffice[*call]
+	early     []*call // came while loading
+	draining  bool
+	retired   error         // what callers are told since the actor serves no more; nil: it serves
+	used      bool          // a request came since the last idle message
+	ahead     time.Duration // the journal's clock minus the local one
+	flushedAt time.Time     // when the batch under way was given to the journal
+	nextDue   time.Time
+	dueTimer  *time.Timer
+	idleTick  *time.Timer
 }
 
 // Receive handles one message.
@@ -119,6 +120,7 @@ func (a *eventActor) Receive(ctx actor.Context) {
 	case *acquired:
 		a.acquired(ctx, message)
 	case due:
+		a.nextDue = time.Time{} // the timer is spent, whatever the clocks did meanwhile
 		a.tick(ctx)
 	case idle:
 		a.idle(ctx)
@@ -155,7 +157,11 @@ func (a *eventActor) load(ctx actor.Context) {
 		case a.acquiring <- struct{}{}:
 			began := config.Now()
 			result.tenure, result.err = config.Journal.Acquire(background, event)
-			result.took = config.Now().Sub(began)
+			ended := config.Now()
+			result.took = ended.Sub(began)
+			if result.err == nil {
+				result.ahead = result.tenure.Now.Sub(ended)
+			}
 			<-a.acquiring
 		case <-background.Done():
 		}
@@ -174,7 +180,11 @@ func (a *eventActor) acquired(ctx actor.Context, result *acquired) {
 		} else {
 			a.config.Metrics.activations.WithLabelValues("failed").Inc()
 			a.log.Error("acquire event", "error", result.err)
-			result.err = errMoved
+			if errors.Is(result.err, evently.ErrUnavailable) {
+				result.err = errMoved // perhaps not for long
+			} else {
+				result.err = evently.ErrUnavailable // damaged: another load would find the same
+			}
 		}
 		a.fail(ctx, "not_acquired", result.err)
 		return
@@ -185,7 +195,7 @@ func (a *eventActor) acquired(ctx actor.Context, result *acquired) {
 	a.log.Debug("serving", "epoch", result.tenure.Epoch, "seq", result.tenure.Ledger.Seq(), "live", result.tenure.Ledger.Live(),
 		"took", result.took)
 	a.office = NewBoxOffice[*call](result.tenure)
-	a.ahead = result.tenure.Now.Sub(a.config.Now())
+	a.ahead = result.ahead
 	a.idleTick = a.after(ctx, a.config.IdleAfter, idle{})
 	early := a.early
 	a.early = nil
@@ -205,6 +215,10 @@ func (a *eventActor) request(ctx actor.Context, c *call) {
 		c.finish(evently.Reply{}, a.retired)
 		return
 	case a.draining:
+		c.finish(evently.Reply{}, errMoved)
+		return
+	case c.abandoned(a.config.Now):
+		a.config.Metrics.abandoned.Inc()
 		c.finish(evently.Reply{}, errMoved)
 		return
 	case a.office == nil:
@@ -236,6 +250,7 @@ func (a *eventActor) flush(ctx actor.Context) {
 	if batch == nil {
 		return
 	}
+	a.flushedAt = a.now()
 	root, self := ctx.ActorSystem().Root, ctx.Self()
 	batch.Done = func(now time.Time, err error) { root.Send(self, &appended{now, err}) }
 	if err := a.config.Journal.Append(batch); err != nil {
@@ -287,7 +302,9 @@ func (a *eventActor) tick(ctx actor.Context) {
 		return
 	}
 	now := a.now()
-	a.office.Tick(now)
+	if !a.draining { // a cancelled event with many reservations would not come to an end in time
+		a.office.Tick(now)
+	}
 	a.flush(ctx)
 	if a.retired != nil {
 		return
@@ -377,11 +394,17 @@ func (a *eventActor) close() {
 // now is the journal's time. The local clock measures from the journal's last word to now.
 func (a *eventActor) now() time.Time { return a.config.Now().Add(a.ahead) }
 
-// setClock follows a step of either clock. Small differences are the way of the answer and not worth following.
+// clockSlack is the difference of the clocks that is not worth following.
+const clockSlack = 250 * time.Millisecond
+
+// setClock follows a step of either clock. The journal looked at its clock at some moment between flushedAt and now, so only a
+// time outside of those tells that the clocks have drifted apart.
 func (a *eventActor) setClock(journal time.Time) {
-	if off := journal.Sub(a.now()); off.Abs() > 250*time.Millisecond {
-		a.log.Warn("clock differs from the database's", "by", fmt.Sprint(off))
-		a.ahead += off
+	step := min(journal.Sub(a.flushedAt), 0) + max(journal.Sub(a.now()), 0)
+	if step.Abs() > clockSlack {
+		a.log.Warn("the local clock or the database's has made a step", "by", step.String())
+		a.ahead += step
+		a.nextDue = time.Time{} // its timer is wrong now
 	}
 }
 

@@ -10,7 +10,10 @@ type Metrics struct {
 	retirements *prometheus.CounterVec // by reason
 	overloaded  prometheus.Counter
 	waiting     prometheus.Gauge
+	depth       prometheus.Histogram
+	abandoned   prometheus.Counter
 	attempts    *prometheus.CounterVec // by result
+	hops        *prometheus.CounterVec // by result
 }
 
 // NewMetrics registers the metrics of this package.
@@ -33,12 +36,22 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Name: "evently_mailbox_overloaded_total", Help: "Requests refused because the mailbox or the waiting room of an event was full.",
 		}),
 		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "evently_waiting_requests", Help: "Requests queued at event actors or waiting for a commit.",
+			Name: "evently_waiting_requests", Help: "Requests that wait for an event to be loaded or for a commit.",
+		}),
+		depth: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "evently_mailbox_depth", Help: "Requests that a request finds before it in the mailbox of its event.",
+			Buckets: append([]float64{0}, prometheus.ExponentialBuckets(1, 4, 7)...),
+		}),
+		abandoned: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "evently_abandoned_requests_total", Help: "Requests not decided because their callers had given up.",
 		}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "evently_engine_attempts_total", Help: "Attempts to reach an event actor by result.",
 		}, []string{"result"}),
+		hops: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evently_engine_hops_total", Help: "Requests sent to event actors of other nodes by result: answered, unanswered, garbled.",
+		}, []string{"result"}),
 	}
-	registerer.MustRegister(m.active, m.activations, m.activation, m.retirements, m.overloaded, m.waiting, m.attempts)
+	registerer.MustRegister(m.active, m.activations, m.activation, m.retirements, m.overloaded, m.waiting, m.depth, m.abandoned, m.attempts, m.hops)
 	return m
 }

@@ -1,6 +1,9 @@
 package store
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics counts what the journal does.
 type Metrics struct {
@@ -37,4 +40,27 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	}
 	registerer.MustRegister(m.commits, m.entries, m.events, m.outcomes, m.queueFull, m.queued)
 	return m
+}
+
+// RegisterPool registers the state of a pool.
+func RegisterPool(registerer prometheus.Registerer, pool *pgxpool.Pool) {
+	gauge := func(name, help string, value func(*pgxpool.Stat) float64) {
+		registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			return value(pool.Stat())
+		}))
+	}
+	counter := func(name, help string, value func(*pgxpool.Stat) float64) {
+		registerer.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 {
+			return value(pool.Stat())
+		}))
+	}
+	gauge("evently_pool_connections_max", "The most connections that the pool may have.",
+		func(s *pgxpool.Stat) float64 { return float64(s.MaxConns()) })
+	gauge("evently_pool_connections", "Connections of the pool.", func(s *pgxpool.Stat) float64 { return float64(s.TotalConns()) })
+	gauge("evently_pool_connections_in_use", "Connections of the pool that are in use.",
+		func(s *pgxpool.Stat) float64 { return float64(s.AcquiredConns()) })
+	counter("evently_pool_waits_total", "Acquisitions that waited because every connection was in use.",
+		func(s *pgxpool.Stat) float64 { return float64(s.EmptyAcquireCount()) })
+	counter("evently_pool_acquire_seconds_total", "Time spent acquiring connections.",
+		func(s *pgxpool.Stat) float64 { return s.AcquireDuration().Seconds() })
 }

@@ -76,7 +76,7 @@ func Open(ctx context.Context, url string, options PoolOptions) (*pgxpool.Pool, 
 
 // ConnConfig is the configuration of a connection to the database at a URL: those of the pool, and dedicated ones.
 //
-// Unless the URL says otherwise a connection is named evently, does not use JIT, is given up after 10 s without a sign of
+// Unless the URL says otherwise a connection is named evently, does not use JIT, is given up after about 10 s without a sign of
 // life from the other side, and is closed by Postgres when it stands idle in a transaction for 10 s, so that a
 // stalled node does not hold its locks.
 // Statements are prepared and cached; behind a pooler that forbids it the URL says default_query_exec_mode=exec.

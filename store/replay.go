@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/evently/evently"
 )
@@ -60,6 +61,9 @@ func (r *replay) post(e *entryRow) {
 	}
 	if e.at < r.last.at {
 		r.differ(0, e.seq, "is of %s, before the entry before it, of %s", e.at, r.last.at)
+	}
+	if e.at%instant(time.Millisecond/time.Microsecond) != 0 {
+		r.differ(0, e.seq, "is of %s, not of a whole millisecond", e.at)
 	}
 	if r.deleted {
 		r.differ(0, e.seq, "comes after the event's deletion")

@@ -109,29 +109,34 @@ func (r *Retention) batch(ctx context.Context, run func(tx pgx.Tx) error) (bool,
 	return err == nil, err
 }
 
-// sweepKeysSQL takes the next events after $1 with an entry before $2 that was not swept yet, and of each the next entries.
+// dueSweepsSQL lists events after $1 with an entry before $2 that was not swept yet.
+const dueSweepsSQL = `
+select event_id
+from (
+    select h.event_id, h.seq, coalesce((select s.seq from key_sweeps s where s.event_id = h.event_id), 0) as swept
+    from event_heads h
+    where h.event_id > $1
+) h
+where seq > swept and (select j.at < $2 from journal j where j.event_id = h.event_id and j.seq = swept + 1)
+order by event_id
+limit $3`
+
+// sweepKeysSQL takes the next entries of each of the events $1 and returns the events that may have further ones.
 // An ended reservation never changes again, so nobody else locks its row. Indexes: the primary keys.
 const sweepKeysSQL = `
-with due as (
-    select h.event_id, coalesce(s.seq, 0) as seq
-    from event_heads h left join key_sweeps s using (event_id)
-    where h.event_id > $1 and h.seq > coalesce(s.seq, 0)
-      and (select j.at < $2 from journal j where j.event_id = h.event_id and j.seq = coalesce(s.seq, 0) + 1)
-    order by h.event_id
-    limit $3
-), old as (
-    select due.event_id, e.seq, e.kind, e.token
-    from due cross join lateral (
-        select j.seq, j.kind, j.token, j.at from journal j
-        where j.event_id = due.event_id and j.seq > due.seq
+with old as (
+    select e.event_id, e.seq, e.kind, e.token
+    from unnest($1::int8[]) u (event_id) cross join lateral (
+        select j.event_id, j.seq, j.kind, j.token, j.at from journal j
+        where j.event_id = u.event_id and j.seq > coalesce((select s.seq from key_sweeps s where s.event_id = u.event_id), 0)
         order by j.seq
-        limit $4
+        limit $3
     ) e
     where e.at < $2
 ), cleared as (
     update reservations r set key = null
     from old
-    where old.kind in ($5, $6) and r.event_id = old.event_id and r.token = old.token and r.key is not null and r.ended_at < $2
+    where old.kind in ($4, $5) and r.event_id = old.event_id and r.token = old.token and r.key is not null and r.ended_at < $2
     returning 1
 ), progress as (
     select event_id, max(seq) as seq, count(*) as entries from old group by event_id
@@ -139,26 +144,34 @@ with due as (
     insert into key_sweeps as s (event_id, seq) select event_id, seq from progress
     on conflict (event_id) do update set seq = excluded.seq
 )
-select coalesce(max(event_id), $1), coalesce(max(entries), 0) = $4, count(*), (select count(*) from cleared) from progress`
+select coalesce(array_agg(event_id) filter (where entries = $3), '{}'), (select count(*) from cleared) from progress`
 
 func (r *Retention) sweepKeys(ctx context.Context, before time.Time) (cleared int64, err error) {
 	after := int64(math.MinInt64)
 	for {
-		var last, events, keys int64
-		var more bool // an event of the batch has further entries
+		var events []int64
 		locked, err := r.batch(ctx, func(tx pgx.Tx) error {
-			return tx.QueryRow(ctx, sweepKeysSQL, after, before, sweptEventsMax, sweptEntriesMax,
-				evently.CancelledEntry, evently.ExpiredEntry).Scan(&last, &more, &events, &keys)
+			rows, err := tx.Query(ctx, dueSweepsSQL, after, before, sweptEventsMax)
+			if err != nil {
+				return err
+			}
+			events, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
 		})
-		if err != nil || !locked {
+		if err != nil || !locked || len(events) == 0 {
 			return cleared, err
 		}
-		cleared += keys
-		if !more {
-			after = last
-		}
-		if events == 0 {
-			return cleared, nil
+		after = events[len(events)-1]
+		for len(events) > 0 {
+			var keys int64
+			locked, err := r.batch(ctx, func(tx pgx.Tx) error {
+				return tx.QueryRow(ctx, sweepKeysSQL, events, before, sweptEntriesMax, evently.CancelledEntry, evently.ExpiredEntry).
+					Scan(&events, &keys)
+			})
+			if err != nil || !locked {
+				return cleared, err
+			}
+			cleared += keys
 		}
 	}
 }

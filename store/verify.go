@@ -63,7 +63,9 @@ func Verify(ctx context.Context, pool *pgxpool.Pool, report func(Difference)) (S
 
 // The three cursors run through the events in the same order. They are of one transaction and so of one snapshot.
 const (
-	verifyLimitSQL = `set local idle_in_transaction_session_timeout = 0` // report may take its time
+	// verifyLimitSQL: reading takes its time, and so may report.
+	verifyLimitSQL = `
+select set_config('idle_in_transaction_session_timeout', '0', true), set_config('statement_timeout', '0', true)`
 
 	verifyEventsSQL = `
 declare verify_events no scroll cursor for

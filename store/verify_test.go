@@ -171,6 +171,9 @@ func TestVerify_ReportsEveryDifference(t *testing.T) {
 		"time goes back": {"update journal set at = '2001-01-01Z' where seq = 13 and " + e, []string{
 			"{E} entry 13: is of 2001-01-01T00:00:00Z, before the entry before it",
 		}},
+		"microseconds": {"update journal set at = at + interval '1 microsecond' where seq = 13 and " + e, []string{
+			"{E} entry 13: is of 2", "{E}: event_heads.last_at is 2",
+		}},
 		"unknown kind": {"update journal set kind = 77 where seq = 13 and " + e, []string{
 			"{E} entry 13: is of the unknown kind 77", "{E}: events.version is 2, and 1", "{E}: events.name is",
 		}},
@@ -502,7 +505,7 @@ where event_id = $1`
 
 // BenchmarkVerify reads one event with many reservations; the memory is what is in use at the end of its entries.
 func BenchmarkVerify(b *testing.B) {
-	for _, reservations := range []int{10_000, 200_000, 1_000_000} {
+	for _, reservations := range []int{10_000, 200_000} {
 		b.Run(strconv.Itoa(reservations), func(b *testing.B) {
 			pool, err := Open(b.Context(), pgtest.Database(b), PoolOptions{})
 			if err != nil {

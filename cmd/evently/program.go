@@ -108,6 +108,7 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 		pool.Close()
 		return nil
 	})
+	store.RegisterPool(p.registry, pool)
 	journal := store.OpenJournal(pool, store.JournalConfig{Logger: p.log, Metrics: store.NewMetrics(p.registry)})
 	p.onStop("journal", func(context.Context) error {
 		journal.Close()
@@ -190,7 +191,7 @@ func (p *program) httpConfig(pool *pgxpool.Pool, node *cluster.Node, engine even
 			{Name: "database", Needed: true, Check: pool.Ping},
 			{Name: "cluster", Needed: true, Check: func(context.Context) error { return node.Ready() }},
 		},
-		Info: http.Info{Version: b.Version, Commit: b.Commit, Node: node.ID(), Capabilities: []string{}},
+		Info: http.Info{Version: b.Version, Commit: b.Commit, Node: node.ID(), Capabilities: capabilities},
 		Tokens: http.TokenConfig{
 			Secrets: c.tokenSecrets(), Issuer: c.TokenIssuer, Audience: c.TokenAudience, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL,
 		},
@@ -200,6 +201,9 @@ func (p *program) httpConfig(pool *pgxpool.Pool, node *cluster.Node, engine even
 		Logger: p.log, AccessLog: c.AccessLog == on, Registerer: p.registry, Gatherer: p.registry,
 	}
 }
+
+// capabilities are what this version can do beyond serving the catalogue, for clients that talk to several versions.
+var capabilities = []string{"accounts", "bookings", "events.manage", "holds", "idempotency_keys"}
 
 // partStopMax bounds the end of a part. The API is bounded by its drain_timeout instead.
 const partStopMax = 20 * time.Second

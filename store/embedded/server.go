@@ -236,15 +236,15 @@ func (s *Server) Restart(ctx context.Context, how Shutdown) error {
 func (s *Server) halt(ctx context.Context, how Shutdown) error {
 	s.mu.Lock()
 	s.expectEnd = true
-	postgres := s.postgres
+	postgres, gone := s.postgres, s.gone
 	s.mu.Unlock()
 	if postgres == nil {
 		return nil
 	}
-	select {
-	case <-postgres.exited:
-		return nil // by itself: that is Err's to report
-	default:
+	if gone {
+		// By itself: that is Err's to report.
+		<-postgres.exited
+		return nil
 	}
 	err := postgres.signal(how.signal())
 	select {
@@ -311,6 +311,9 @@ func (s *Server) launch(ctx context.Context) error {
 	s.mu.Unlock()
 	postgres, err := spawn(cmd, s.ending)
 	if err != nil {
+		s.mu.Lock()
+		s.gone = true
+		s.mu.Unlock()
 		return fmt.Errorf("embedded: start postgres as %s: %w", s.account.name, errors.Join(err, lock.Leave()))
 	}
 	s.mu.Lock()
@@ -325,7 +328,7 @@ func (s *Server) launch(ctx context.Context) error {
 		err = errEndedAtOnce
 	}
 	if err != nil {
-		err = errors.Join(err, afterFailure(ctx, func(ctx context.Context) error { return s.halt(ctx, Fast) }))
+		err = errors.Join(err, afterFailure(ctx, func(ctx context.Context) error { return s.halt(ctx, Immediate) }))
 		return fmt.Errorf("embedded: start PostgreSQL %s on %s as %s: %w; its log ends:\n%s",
 			s.install.Version, s.dir, s.account.name, err, s.log)
 	}

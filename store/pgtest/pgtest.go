@@ -41,8 +41,13 @@ const (
 	statementMax = time.Minute
 )
 
-// settings of the servers: several tests with pools of their own run at once, and files may be in memory.
-var settings = map[string]string{"max_connections": "300", "max_wal_size": "256MB"}
+// settings of the servers.
+var settings = map[string]string{
+	"max_connections": "300",   // several tests with pools of their own run at once
+	"max_wal_size":    "256MB", // files may be in memory
+	// In the data directory, so that a server which a test has killed for good leaves nothing elsewhere.
+	"dynamic_shared_memory_type": "mmap",
+}
 
 // Runner runs tests: a *testing.M, or something around it.
 type Runner interface{ Run() int }

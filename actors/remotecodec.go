@@ -1,0 +1,366 @@
+package actors
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/evently/evently"
+	"github.com/evently/evently/actors/eventpb"
+)
+
+// Refusals of requests that the owner of an event cannot decide.
+var (
+	// Sent by a later version of the program: this node is upgraded soon.
+	errUnknownCommand = &evently.Error{
+		Code: evently.CodeUnavailable, Detail: "The event's node does not know this request yet; try again.",
+		RetryAfter: evently.ErrUnavailable.RetryAfter,
+	}
+	errMalformed = &evently.Error{Code: evently.CodeInternal, Detail: "The request to the event's node was malformed."}
+)
+
+// refusals are the codes that an owner refuses with.
+var refusals = map[evently.Code]bool{
+	evently.CodeInvalidRequest:       true,
+	evently.CodeEventNotFound:        true,
+	evently.CodeReservationNotFound:  true,
+	evently.CodeSoldOut:              true,
+	evently.CodeEventNotOnSale:       true,
+	evently.CodeEventCancelled:       true,
+	evently.CodeQuantityExceedsLimit: true,
+	evently.CodeUnknownTier:          true,
+	evently.CodeIdempotencyKeyReused: true,
+	evently.CodeReservationExpired:   true,
+	evently.CodeReservationCancelled: true,
+	evently.CodeReservationConfirmed: true,
+	evently.CodeCapacityBelowSold:    true,
+	evently.CodeVersionStale:         true,
+	evently.CodeOverloaded:           true,
+	evently.CodeUnavailable:          true,
+	evently.CodeInternal:             true,
+}
+
+// Bounds on what another node says, beyond which it is not believed.
+const (
+	timeMax       = 253402300799999 // the last millisecond of the year 9999
+	retryAfterMax = time.Hour
+)
+
+// encodeRequest returns the message of a request, without a timeout. It panics when the command is none.
+func encodeRequest(r *evently.Request) *eventpb.Request {
+	message := &eventpb.Request{Event: uint64(r.Event), Who: uint64(r.Who), RequestId: r.ID}
+	switch c := r.Command.(type) {
+	case *evently.Book:
+		message.Command = &eventpb.Request_Book{Book: &eventpb.Book{
+			User: uint64(c.User), KeyHi: c.Key.Hi, KeyLo: c.Key.Lo, Token: uint64(c.Token), Items: encodeItems(&c.Items),
+		}}
+	case *evently.Confirm:
+		message.Command = &eventpb.Request_Confirm{Confirm: &eventpb.Confirm{User: uint64(c.User), Token: uint64(c.Token)}}
+	case *evently.Release:
+		message.Command = &eventpb.Request_Release{Release: &eventpb.Release{User: uint64(c.User), Token: uint64(c.Token)}}
+	case *evently.Cancel:
+		message.Command = &eventpb.Request_Cancel{Cancel: &eventpb.Cancel{User: uint64(c.User), Token: uint64(c.Token)}}
+	case *evently.Expire:
+		message.Command = &eventpb.Request_Expire{Expire: &eventpb.Expire{}}
+	case *evently.Revise:
+		message.Command = &eventpb.Request_Revise{Revise: &eventpb.Revise{Version: c.Version, Details: encodeDetails(&c.Details)}}
+	case *evently.Publish:
+		message.Command = &eventpb.Request_Publish{Publish: &eventpb.Publish{}}
+	case *evently.CancelEvent:
+		message.Command = &eventpb.Request_CancelEvent{CancelEvent: &eventpb.CancelEvent{}}
+	case *evently.Sweep:
+		message.Command = &eventpb.Request_Sweep{Sweep: &eventpb.Sweep{}}
+	default:
+		panic(fmt.Sprintf("engine: unknown command %T", r.Command))
+	}
+	return message
+}
+
+// decodeRequest is the inverse of encodeRequest at the owner of an event. The request it returns is fit for the event's ledger.
+// It returns an *Error for any other.
+func decodeRequest(message *eventpb.Request, event evently.EventID) (*evently.Request, error) {
+	if evently.EventID(message.GetEvent()) != event {
+		return nil, errMalformed
+	}
+	r := &evently.Request{Event: event, Who: evently.UserID(message.GetWho()), ID: message.GetRequestId()}
+	switch c := message.GetCommand().(type) {
+	case *eventpb.Request_Book:
+		book := &evently.Book{
+			User: evently.UserID(c.Book.GetUser()), Key: evently.Key{Hi: c.Book.GetKeyHi(), Lo: c.Book.GetKeyLo()},
+			Token: evently.Token(c.Book.GetToken()),
+		}
+		if book.Token == 0 || book.Key == (evently.Key{}) {
+			return nil, errMalformed
+		}
+		var err error
+		if book.Items, err = decodeAskedItems(c.Book.GetItems()); err != nil {
+			return nil, err
+		}
+		r.Command = book
+	case *eventpb.Request_Confirm:
+		r.Command = &evently.Confirm{User: evently.UserID(c.Confirm.GetUser()), Token: evently.Token(c.Confirm.GetToken())}
+	case *eventpb.Request_Release:
+		r.Command = &evently.Release{User: evently.UserID(c.Release.GetUser()), Token: evently.Token(c.Release.GetToken())}
+	case *eventpb.Request_Cancel:
+		r.Command = &evently.Cancel{User: evently.UserID(c.Cancel.GetUser()), Token: evently.Token(c.Cancel.GetToken())}
+	case *eventpb.Request_Expire:
+		r.Command = &evently.Expire{}
+	case *eventpb.Request_Revise:
+		details, ok := decodeDetails(c.Revise.GetDetails())
+		if !ok {
+			return nil, errMalformed
+		}
+		if err := details.Validate(); err != nil {
+			return nil, err
+		}
+		r.Command = &evently.Revise{Version: c.Revise.GetVersion(), Details: details}
+	case *eventpb.Request_Publish:
+		r.Command = &evently.Publish{}
+	case *eventpb.Request_CancelEvent:
+		r.Command = &evently.CancelEvent{}
+	case *eventpb.Request_Sweep:
+		r.Command = &evently.Sweep{}
+	default:
+		return nil, errUnknownCommand
+	}
+	return r, nil
+}
+
+// encodeOutcome returns the message of an answer.
+func encodeOutcome(reply *evently.Reply, err error) *eventpb.Response {
+	var refusal *evently.Error
+	switch {
+	case err == nil:
+		message := &eventpb.Reply{Replayed: reply.Replayed}
+		if reply.Reservation.ID.Token != 0 {
+			message.Reservation = encodeReservation(&reply.Reservation)
+		}
+		if reply.Event != nil {
+			message.Event = encodeEvent(reply.Event)
+		}
+		return &eventpb.Response{Outcome: &eventpb.Response_Reply{Reply: message}}
+	case errors.As(err, &refusal):
+		message := &eventpb.Error{
+			Code: string(refusal.Code), Detail: refusal.Detail, Available: uint32(refusal.Available),
+			RetryAfterMs: uint32(refusal.RetryAfter.Milliseconds()),
+		}
+		for _, field := range refusal.Fields {
+			message.Fields = append(message.Fields, &eventpb.FieldError{Field: field.Field, Message: field.Message})
+		}
+		return &eventpb.Response{Outcome: &eventpb.Response_Error{Error: message}}
+	case errors.Is(err, errMoved):
+		return &eventpb.Response{Outcome: &eventpb.Response_Moved{Moved: &eventpb.Moved{}}}
+	}
+	return &eventpb.Response{Outcome: &eventpb.Response_Unresolved{Unresolved: &eventpb.Unresolved{}}}
+}
+
+// decodeOutcome is the inverse of encodeOutcome at the caller, for the answer to a request. Its errors are *Error, errMoved,
+// or errUnresolved, also for what cannot be an answer to this request.
+func decodeOutcome(message *eventpb.Response, request *evently.Request) (evently.Reply, error) {
+	switch outcome := message.GetOutcome().(type) {
+	case *eventpb.Response_Reply:
+		if reply, ok := decodeReply(outcome.Reply, request); ok {
+			return reply, nil
+		}
+	case *eventpb.Response_Error:
+		if refusal, ok := decodeRefusal(outcome.Error); ok {
+			return evently.Reply{}, refusal
+		}
+	case *eventpb.Response_Moved:
+		return evently.Reply{}, errMoved
+	case *eventpb.Response_Unresolved:
+		return evently.Reply{}, errUnresolved
+	}
+	return evently.Reply{}, errGarbled
+}
+
+// decodeReply returns false unless the reply has what the command asks for: a reservation of its user, or the event.
+func decodeReply(message *eventpb.Reply, request *evently.Request) (reply evently.Reply, ok bool) {
+	reply.Replayed = message.GetReplayed()
+	if r := message.GetReservation(); r != nil {
+		if reply.Reservation, ok = decodeReservation(r); !ok {
+			return evently.Reply{}, false
+		}
+	}
+	if e := message.GetEvent(); e != nil {
+		if reply.Event, ok = decodeEvent(e); !ok {
+			return evently.Reply{}, false
+		}
+	}
+	id, user := reply.Reservation.ID, reply.Reservation.User
+	asked := evently.ReservationID{Event: request.Event}
+	switch c := request.Command.(type) {
+	case *evently.Book:
+		ok = id.Event == request.Event && user == c.User
+	case *evently.Confirm:
+		asked.Token = c.Token
+		ok = id == asked && user == c.User
+	case *evently.Release:
+		asked.Token = c.Token
+		ok = id == asked && user == c.User
+	case *evently.Cancel:
+		asked.Token = c.Token
+		ok = id == asked && user == c.User
+	case *evently.Revise, *evently.Publish, *evently.CancelEvent:
+		ok = reply.Event != nil && reply.Event.ID == request.Event
+	default:
+		ok = true
+	}
+	return reply, ok
+}
+
+func decodeRefusal(message *eventpb.Error) (*evently.Error, bool) {
+	refusal := &evently.Error{
+		Code: evently.Code(message.GetCode()), Detail: message.GetDetail(), Available: int(message.GetAvailable()),
+		RetryAfter: time.Duration(message.GetRetryAfterMs()) * time.Millisecond,
+	}
+	for _, field := range message.GetFields() {
+		refusal.Fields.Add(field.GetField(), field.GetMessage())
+	}
+	return refusal, refusals[refusal.Code] && message.GetAvailable() <= evently.CapacityMax && refusal.RetryAfter <= retryAfterMax
+}
+
+func encodeItems(items *evently.Items) []*eventpb.Item {
+	list := make([]*eventpb.Item, items.Len())
+	for i := range list {
+		item := items.At(i)
+		list[i] = &eventpb.Item{Tier: int32(item.Tier), Quantity: uint32(item.Quantity), UnitPriceMinor: item.UnitPriceMinor}
+	}
+	return list
+}
+
+// decodeItems returns an *Error when there are none, or one is out of its bounds.
+func decodeItems(list []*eventpb.Item) (evently.Items, error) {
+	if len(list) > evently.TiersMax {
+		return evently.Items{}, errMalformed
+	}
+	items := make([]evently.Item, len(list))
+	for i, item := range list {
+		items[i] = evently.Item{Tier: int(item.GetTier()), Quantity: int(item.GetQuantity()), UnitPriceMinor: item.GetUnitPriceMinor()}
+		if !within(evently.PriceMinorMax, item.GetUnitPriceMinor()) {
+			return evently.Items{}, errMalformed
+		}
+	}
+	return evently.NewItems(items...)
+}
+
+// decodeAskedItems decodes the items of a Book. A single one may stand for the only tier.
+func decodeAskedItems(list []*eventpb.Item) (evently.Items, error) {
+	if len(list) != 1 || list[0].GetTier() != evently.OnlyTier {
+		return decodeItems(list)
+	}
+	quantity := list[0].GetQuantity()
+	if quantity < 1 || quantity > evently.MaxPerBookingMax {
+		return evently.Items{}, errMalformed
+	}
+	return evently.OneItem(evently.Item{Tier: evently.OnlyTier, Quantity: int(quantity)}), nil
+}
+
+func encodeReservation(r *evently.Reservation) *eventpb.Reservation {
+	return &eventpb.Reservation{
+		Event: uint64(r.ID.Event), Token: uint64(r.ID.Token), User: uint64(r.User), Status: uint32(r.Status),
+		Items: encodeItems(&r.Items), Currency: r.Currency,
+		CreatedAtMs: encodeTime(r.CreatedAt), ExpiresAtMs: encodeTime(r.ExpiresAt),
+		ConfirmedAtMs: encodeTime(r.ConfirmedAt), EndedAtMs: encodeTime(r.EndedAt), Seq: r.Seq,
+	}
+}
+
+func decodeReservation(m *eventpb.Reservation) (evently.Reservation, bool) {
+	items, err := decodeItems(m.Items)
+	if err != nil || m.Token == 0 || m.Status > uint32(evently.Expired) ||
+		!within(timeMax, m.CreatedAtMs, m.ExpiresAtMs, m.ConfirmedAtMs, m.EndedAtMs) {
+		return evently.Reservation{}, false
+	}
+	return evently.Reservation{
+		ID:   evently.ReservationID{Event: evently.EventID(m.Event), Token: evently.Token(m.Token)},
+		User: evently.UserID(m.User), Status: evently.ReservationStatus(m.Status), Items: items, Currency: m.Currency,
+		CreatedAt: decodeTime(m.CreatedAtMs), ExpiresAt: decodeTime(m.ExpiresAtMs),
+		ConfirmedAt: decodeTime(m.ConfirmedAtMs), EndedAt: decodeTime(m.EndedAtMs), Seq: m.Seq,
+	}, true
+}
+
+func encodeEvent(e *evently.Event) *eventpb.Event {
+	return &eventpb.Event{
+		Id: uint64(e.ID), Organizer: uint64(e.Organizer), Status: uint32(e.Status), Version: e.Version,
+		CreatedAtMs: encodeTime(e.CreatedAt), Details: encodeDetails(&e.EventDetails),
+	}
+}
+
+func decodeEvent(m *eventpb.Event) (*evently.Event, bool) {
+	details, ok := decodeDetails(m.Details)
+	if !ok || m.Status > uint32(evently.EventCancelled) || !within(timeMax, m.CreatedAtMs) {
+		return nil, false
+	}
+	return &evently.Event{
+		ID: evently.EventID(m.Id), Organizer: evently.UserID(m.Organizer), Status: evently.EventStatus(m.Status),
+		Version: m.Version, CreatedAt: decodeTime(m.CreatedAtMs), EventDetails: details,
+	}, true
+}
+
+func encodeDetails(d *evently.EventDetails) *eventpb.EventDetails {
+	m := &eventpb.EventDetails{
+		Name: d.Name, Description: d.Description, Category: d.Category, Venue: d.Venue, City: d.City,
+		Timezone: d.Timezone, Currency: d.Currency, StartsAtMs: encodeTime(d.StartsAt), EndsAtMs: encodeTime(d.EndsAt),
+		SalesStartAtMs: encodeTime(d.SalesStartAt), SalesEndAtMs: encodeTime(d.SalesEndAt),
+		HoldTtlMs: d.HoldTTL.Milliseconds(), MaxPerBooking: uint32(d.MaxPerBooking), Tiers: make([]*eventpb.Tier, len(d.Tiers)),
+	}
+	for i, tier := range d.Tiers {
+		m.Tiers[i] = &eventpb.Tier{
+			Name: tier.Name, Capacity: uint32(tier.Capacity), BasePriceMinor: tier.BasePriceMinor, PriceMinor: tier.PriceMinor,
+			Retired: tier.Retired,
+		}
+	}
+	return m
+}
+
+// decodeDetails returns false when a number is out of its bounds. Whether details are valid is EventDetails.Validate's matter:
+// an event may be older than a rule.
+func decodeDetails(m *eventpb.EventDetails) (evently.EventDetails, bool) {
+	if len(m.GetTiers()) < 1 || len(m.GetTiers()) > evently.TiersMax || m.GetMaxPerBooking() > evently.MaxPerBookingMax ||
+		!within(evently.HoldTTLMax.Milliseconds(), m.GetHoldTtlMs()) ||
+		!within(timeMax, m.GetStartsAtMs(), m.GetEndsAtMs(), m.GetSalesStartAtMs(), m.GetSalesEndAtMs()) {
+		return evently.EventDetails{}, false
+	}
+	d := evently.EventDetails{
+		Name: m.Name, Description: m.Description, Category: m.Category, Venue: m.Venue, City: m.City,
+		Timezone: m.Timezone, Currency: m.Currency, StartsAt: decodeTime(m.StartsAtMs), EndsAt: decodeTime(m.EndsAtMs),
+		SalesStartAt: decodeTime(m.SalesStartAtMs), SalesEndAt: decodeTime(m.SalesEndAtMs),
+		HoldTTL: time.Duration(m.HoldTtlMs) * time.Millisecond, MaxPerBooking: int(m.MaxPerBooking), Tiers: make([]evently.Tier, len(m.Tiers)),
+	}
+	for i, tier := range m.Tiers {
+		if tier.GetCapacity() > evently.CapacityMax || !within(evently.PriceMinorMax, tier.GetBasePriceMinor(), tier.GetPriceMinor()) {
+			return evently.EventDetails{}, false
+		}
+		d.Tiers[i] = evently.Tier{
+			Name: tier.GetName(), Capacity: int(tier.GetCapacity()), BasePriceMinor: tier.GetBasePriceMinor(), PriceMinor: tier.GetPriceMinor(),
+			Retired: tier.GetRetired(),
+		}
+	}
+	return d, true
+}
+
+// encodeTime returns the milliseconds of a moment; 0 for none.
+func encodeTime(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// decodeTime is the inverse of encodeTime.
+func decodeTime(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// within reports whether numbers are 0 to max.
+func within(max int64, numbers ...int64) bool {
+	for _, n := range numbers {
+		if n < 0 || n > max {
+			return false
+		}
+	}
+	return true
+}

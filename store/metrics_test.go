@@ -1,0 +1,46 @@
+package store
+
+import (
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/evently/evently"
+)
+
+func TestMetrics_TellWhatBatchesBecame(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	old := b.acquire(b.event(10))
+	b.acquire(old.Ledger.Event().ID).mustFlush()
+	old.book(evently.Item{Quantity: 1})
+	if err := old.flush(); err == nil {
+		t.Fatal("a superseded owner wrote")
+	}
+	metrics := b.journal.config.Metrics
+	for outcome, want := range map[string]float64{"ok": 1, "fenced": 1} {
+		if got := testutil.ToFloat64(metrics.outcomes.WithLabelValues(outcome)); got != want {
+			t.Errorf("%v batches %s, want %v", got, outcome, want)
+		}
+	}
+}
+
+func TestRegisterPool_ShowsConnectionsInUse(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	registry := prometheus.NewPedanticRegistry()
+	RegisterPool(registry, b.pool)
+	conn, err := b.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	families, err := registry.Gather()
+	if err != nil || len(families) != 5 {
+		t.Fatalf("%d families, %v", len(families), err)
+	}
+	for _, family := range families {
+		if value := family.GetMetric()[0].GetGauge().GetValue(); family.GetName() == "evently_pool_connections_in_use" && value != 1 {
+			t.Errorf("%v connections in use, want 1", value)
+		}
+	}
+}
