@@ -3,7 +3,7 @@ package evently
 // Command asks an event's ledger for a change. Commands are pointers so that passing one allocates nothing.
 type Command interface{ command() }
 
-// Book asks for a hold on seats, all items or none. Refusals, in this order: ErrKeyReused, ErrEventNotOnSale,
+// Book asks for a hold on seats, all items or none. Refusals, in this order: ErrKeyReused, ErrEventNotFound for a draft, ErrEventNotOnSale,
 // CodeInvalidRequest for OnlyTier when the event offers several tiers, ErrUnknownTier, ErrQuantityExceedsLimit, ErrSoldOut.
 //
 // A Key that the ledger knows is answered with the first answer again. Whether the request is the same one is

@@ -40,7 +40,7 @@ type Catalogue interface {
 	// instead when it was made by the same organizer, so that a repeated request has one effect.
 	CreateEvent(ctx context.Context, event *Event, who UserID, requestID string) (*Event, error)
 	// DeleteDraft removes an event that never was published. It returns ErrEventNotFound or ErrEventNotDraft.
-	DeleteDraft(ctx context.Context, id EventID) error
+	DeleteDraft(ctx context.Context, id EventID, who UserID, requestID string) error
 	// State returns ErrEventNotFound when there is no such event. AsOf is the time of the read.
 	State(ctx context.Context, id EventID) (*State, error)
 	// States lists events. next is nil at the end.

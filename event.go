@@ -205,6 +205,9 @@ func (d *EventDetails) validateTimes(fields *FieldErrors) {
 	}
 	if !d.SalesStartAt.IsZero() {
 		bounded("sales_start_at", d.SalesStartAt)
+		if !d.SalesStartAt.Before(d.StartsAt) {
+			fields.Add("sales_start_at", "must be before starts_at")
+		}
 	}
 	if !d.SalesEndAt.IsZero() {
 		bounded("sales_end_at", d.SalesEndAt)

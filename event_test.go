@@ -24,7 +24,7 @@ func TestEventDetails_ValidateNamesEveryFieldThatIsWrong(t *testing.T) {
 			d.HoldTTL, d.MaxPerBooking, d.Tiers = HoldTTLMax, MaxPerBookingMax, many(TiersMax)
 			d.Tiers[0].Name, d.Tiers[0].Capacity = strings.Repeat("ü", 200), CapacityMax-TiersMax+1
 			d.Tiers[0].BasePriceMinor, d.Tiers[0].PriceMinor = PriceMinorMax, PriceMinorMax
-			d.StartsAt, d.EndsAt, d.Timezone = year(2000), year(9999), "UTC"
+			d.SalesStartAt, d.StartsAt, d.EndsAt, d.Timezone = time.Time{}, year(2000), year(9999), "UTC"
 		}, nil},
 		"no name":               {func(d *EventDetails) { d.Name = "" }, []string{"name"}},
 		"a blank name":          {func(d *EventDetails) { d.Name = " \t\n" }, []string{"name"}},
@@ -49,10 +49,11 @@ func TestEventDetails_ValidateNamesEveryFieldThatIsWrong(t *testing.T) {
 		"a long currency":           {func(d *EventDetails) { d.Currency = "EURO" }, []string{"currency"}},
 		"a currency of two letters": {func(d *EventDetails) { d.Currency = "Ü" + "R" }, []string{"currency"}},
 		"no times": {
-			func(d *EventDetails) { d.StartsAt, d.EndsAt = time.Time{}, time.Time{} },
+			func(d *EventDetails) { d.SalesStartAt, d.StartsAt, d.EndsAt = time.Time{}, time.Time{}, time.Time{} },
 			[]string{"starts_at", "ends_at", "ends_at"},
 		},
-		"too early":           {func(d *EventDetails) { d.StartsAt = year(2000).Add(-1) }, []string{"starts_at"}},
+		"too early":           {func(d *EventDetails) { d.SalesStartAt, d.StartsAt = time.Time{}, year(2000).Add(-1) }, []string{"starts_at"}},
+		"never on sale":       {func(d *EventDetails) { d.SalesStartAt = d.StartsAt }, []string{"sales_start_at"}},
 		"too late":            {func(d *EventDetails) { d.EndsAt = year(10_000) }, []string{"ends_at"}},
 		"ends when it starts": {func(d *EventDetails) { d.EndsAt = d.StartsAt }, []string{"ends_at"}},
 		"sales out of bounds": {

@@ -129,7 +129,10 @@ func (l *Ledger) decideBook(cmd *Book, now int64, d *Decision) error {
 		d.Replayed = first.token != cmd.Token // the same token: the same request on its way once more
 		return nil
 	}
-	if !l.event.OnSale(time.UnixMilli(now)) {
+	switch {
+	case l.event.Status == EventDraft:
+		return ErrEventNotFound // nobody is to know of a draft
+	case !l.event.OnSale(time.UnixMilli(now)):
 		return ErrEventNotOnSale
 	}
 	items, err := l.price(&cmd.Items)

@@ -181,6 +181,9 @@ func (m *model) decideBook(cmd *Book, now time.Time) modelDecision {
 		}
 		return modelDecision{reservation: r.first, replayed: r.ID.Token != cmd.Token}
 	}
+	if m.event.Status == EventDraft {
+		return modelDecision{err: ErrEventNotFound}
+	}
 	end := m.event.StartsAt
 	if !m.event.SalesEndAt.IsZero() && m.event.SalesEndAt.Before(end) {
 		end = m.event.SalesEndAt

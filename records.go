@@ -1,6 +1,7 @@
 package evently
 
 import (
+	"fmt"
 	"iter"
 	"math/bits"
 )
@@ -99,8 +100,8 @@ func (s *records) grow(x *index, hash func(slot uint32) uint64, has func(r *reco
 	}
 	*x = newIndex(size)
 	for slot := range s.used {
-		if has(s.at(slot)) {
-			x.add(slot, hash(slot))
+		if has(s.at(slot)) && !x.add(slot, hash(slot)) {
+			panic(fmt.Sprintf("ledger: %d records do not fit into an index of %d places", s.used, size))
 		}
 	}
 }

@@ -183,15 +183,16 @@ func TestRecords_FindsByTokenAndByKey(t *testing.T) {
 
 // Storage clears the keys of old bookings. The first key after a million of those must find room at once.
 func TestRecords_FirstKeyAfterManyWithoutOne(t *testing.T) {
-	s := newRecords(1)
-	items := OneItem(seats(0, 1))
-	const n = 10_000
-	for i := range uint64(n) {
-		s.add(Token(spread(i)), 1, Key{}, &items, 0, 1, 1)
-	}
-	slot := s.add(1, 1, Key{1, 1}, &items, 0, 1, 1)
-	if found, ok := s.findKey(Key{1, 1}); !ok || found != slot || slot != n {
-		t.Fatalf("got %d, %v, want %d", found, ok, n)
+	for _, n := range []uint32{0, 1, 7, 8, 100, 1<<12 - 2, 1<<12 - 1, 1 << 12, 10_000} {
+		s := newRecords(1)
+		items := OneItem(seats(0, 1))
+		for i := range uint64(n) {
+			s.add(Token(spread(i)), 1, Key{}, &items, 0, 1, 1)
+		}
+		slot := s.add(1, 1, Key{1, 1}, &items, 0, 1, 1)
+		if found, ok := s.findKey(Key{1, 1}); !ok || found != slot || slot != n {
+			t.Fatalf("after %d: got %d, %v", n, found, ok)
+		}
 	}
 }
 

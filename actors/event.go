@@ -8,6 +8,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/asynkron/protoactor-go/cluster"
+	"golang.org/x/time/rate"
 
 	"github.com/evently/evently"
 )
@@ -61,10 +62,13 @@ func NewKind(config Config) func(identity string) *actor.Props {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	acquiring := make(chan struct{}, config.AcquireMax)
+	shared := &shared{
+		acquiring:  make(chan struct{}, config.AcquireMax),
+		complaints: &rate.Sometimes{First: 3, Interval: 5 * time.Second},
+	}
 	return func(identity string) *actor.Props {
 		return actor.PropsFromProducer(func() actor.Actor {
-			return &eventActor{config: &config, acquiring: acquiring, identity: identity}
+			return &eventActor{config: &config, shared: shared, identity: identity}
 		}, actor.WithMailbox(newCallMailbox(&config, identity)))
 	}
 }
@@ -86,15 +90,21 @@ type (
 	lastCall struct{} // all that was queued before the retirement has been answered
 )
 
+// shared is what the event actors of a process have in common.
+type shared struct {
+	acquiring  chan struct{}   // holds one element for each load under way
+	complaints *rate.Sometimes // while Postgres is away every event has the same to say
+}
+
 // eventActor is the shell of one BoxOffice: it brings messages, time and the journal to it. Its states are loading
 // (office nil), serving, draining and retired.
 type eventActor struct {
-	config    *Config
-	acquiring chan struct{}
-	identity  string
-	event     evently.EventID
-	log       *slog.Logger
-	cancel    context.CancelFunc // ends the load
+	config   *Config
+	shared   *shared
+	identity string
+	event    evently.EventID
+	log      *slog.Logger
+	cancel   context.CancelFunc // ends the load
 
 	office    *BoxOffice[*call]
 	early     []*call // came while loading
@@ -147,14 +157,14 @@ func (a *eventActor) start(ctx actor.Context) {
 
 // load acquires the event on a goroutine of its own, which ends with the actor.
 func (a *eventActor) load(ctx actor.Context) {
-	root, self, config, event := ctx.ActorSystem().Root, ctx.Self(), a.config, a.event
+	root, self, config, shared, event := ctx.ActorSystem().Root, ctx.Self(), a.config, a.shared, a.event
 	background, cancel := context.WithTimeout(context.Background(), config.AcquireTimeout)
 	a.cancel = cancel
 	go func() {
 		defer cancel()
 		result := &acquired{err: evently.ErrUnavailable}
 		select {
-		case a.acquiring <- struct{}{}:
+		case shared.acquiring <- struct{}{}:
 			began := config.Now()
 			result.tenure, result.err = config.Journal.Acquire(background, event)
 			ended := config.Now()
@@ -162,7 +172,7 @@ func (a *eventActor) load(ctx actor.Context) {
 			if result.err == nil {
 				result.ahead = result.tenure.Now.Sub(ended)
 			}
-			<-a.acquiring
+			<-shared.acquiring
 		case <-background.Done():
 		}
 		root.Send(self, result)
@@ -179,10 +189,11 @@ func (a *eventActor) acquired(ctx actor.Context, result *acquired) {
 			a.config.Metrics.activations.WithLabelValues("not_found").Inc()
 		} else {
 			a.config.Metrics.activations.WithLabelValues("failed").Inc()
-			a.log.Error("acquire event", "error", result.err)
 			if errors.Is(result.err, evently.ErrUnavailable) {
+				a.complain("acquire event", result.err)
 				result.err = errMoved // perhaps not for long
 			} else {
+				a.log.Error("acquire event", "error", result.err)
 				result.err = evently.ErrUnavailable // damaged: another load would find the same
 			}
 		}
@@ -286,14 +297,19 @@ func (a *eventActor) appendFailed(ctx actor.Context, err error) {
 		a.fail(ctx, "overloaded", evently.ErrOverloaded)
 	case errors.Is(err, evently.ErrFenced):
 		a.log.Info("superseded by another owner")
-		a.fail(ctx, "fenced", errUnresolved)
+		a.fail(ctx, "fenced", errMoved)
 	case errors.Is(err, evently.ErrNotWritten):
-		a.log.Warn("batch not written", "error", err)
-		a.fail(ctx, "not_written", errUnresolved)
+		a.complain("batch not written", err)
+		a.fail(ctx, "not_written", errMoved)
 	default:
-		a.log.Warn("outcome of a batch unknown", "error", err)
+		a.complain("outcome of a batch unknown", err)
 		a.fail(ctx, "outcome_unknown", errUnresolved)
 	}
+}
+
+// complain logs a failure that has the same cause at many events, and so not each time.
+func (a *eventActor) complain(what string, err error) {
+	a.shared.complaints.Do(func() { a.log.Warn(what+"; further ones like it are logged now and then", "error", err) })
 }
 
 // tick ends what is due, flushes, and sets the timer for what is due next.

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -18,8 +19,9 @@ type DueIndex interface {
 // Bounds of a sweep.
 const (
 	sweepLate     = 500 * time.Millisecond
-	sweepMax      = 1000
+	sweepMax      = 256
 	sweepParallel = 4
+	wakeMax       = 5 * time.Second
 )
 
 // Sweeper wakes events in which holds are due and nobody is there to expire them. Several nodes may sweep: to wake an
@@ -65,8 +67,10 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 		places <- struct{}{}
 		group.Go(func() {
 			defer func() { <-places }()
+			ctx, cancel := context.WithTimeout(ctx, wakeMax)
+			defer cancel()
 			// The actor that this wakes expires what is due before it decides anything.
-			if _, err := s.Engine.Do(ctx, &evently.Request{Event: event, Command: &evently.Expire{}}); err != nil && ctx.Err() == nil {
+			if _, err := s.Engine.Do(ctx, &evently.Request{Event: event, Command: &evently.Expire{}}); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 				s.Logger.Warn("wake event", "event", event.String(), "error", err)
 			}
 		})

@@ -89,7 +89,7 @@ func (c *Client) head() (length int, err error) {
 	}
 }
 
-// Book builds a request for one seat, with a key that the caller writes into KeyOf.
+// Book builds a request for one seat, with a key that With writes into it.
 type Book struct {
 	request []byte
 	key     []byte // part of request

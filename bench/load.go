@@ -32,7 +32,7 @@ func (r Result) PerSecond() float64 { return float64(r.Booked) / r.Elapsed.Secon
 func (l *Load) Run() (Result, error) {
 	var booked, refused, failed atomic.Int64
 	var worst atomic.Value
-	errs := make(chan error, l.Connections)
+	errs := make(chan error, 2*l.Connections) // a request and the end of its connection
 	var ready, done sync.WaitGroup
 	start := make(chan struct{})
 	var ends time.Time

@@ -121,7 +121,7 @@ func (s *Server) deleteEvent(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.config.Catalogue.DeleteDraft(c.Request.Context(), state.Event.ID); err != nil {
+	if err := s.config.Catalogue.DeleteDraft(c.Request.Context(), state.Event.ID, principal(c).User, requestID(c)); err != nil {
 		return err
 	}
 	s.caches.changed(state.Event.ID)

@@ -125,7 +125,7 @@ func (f *fakeBox) CreateEvent(_ context.Context, event *evently.Event, _ evently
 	return f.add(event, nil), nil
 }
 
-func (f *fakeBox) DeleteDraft(_ context.Context, id evently.EventID) error {
+func (f *fakeBox) DeleteDraft(_ context.Context, id evently.EventID, _ evently.UserID, _ string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch ledger := f.ledgers[id]; {

@@ -77,11 +77,11 @@ with draft as (
     delete from events where event_id = $1 and status = $2 returning event_id
 )
 insert into journal (event_id, seq, epoch, kind, at, who, request_id)
-select h.event_id, h.seq + 1, h.epoch, $3, greatest(h.last_at, date_trunc('milliseconds', clock_timestamp())), 0, ''
+select h.event_id, h.seq + 1, h.epoch, $3, greatest(h.last_at, date_trunc('milliseconds', clock_timestamp())), $4, $5
 from event_heads h join draft using (event_id)`
 
 // DeleteDraft implements evently.Catalogue. The event's entries stay in the journal.
-func (c *Catalogue) DeleteDraft(ctx context.Context, id evently.EventID) error {
+func (c *Catalogue) DeleteDraft(ctx context.Context, id evently.EventID, who evently.UserID, requestID string) error {
 	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
 		locked, err := tx.Exec(ctx, lockHeadSQL, int64(id))
 		if err != nil {
@@ -90,7 +90,7 @@ func (c *Catalogue) DeleteDraft(ctx context.Context, id evently.EventID) error {
 		if locked.RowsAffected() == 0 {
 			return evently.ErrEventNotFound
 		}
-		deleted, err := tx.Exec(ctx, deleteDraftSQL, int64(id), evently.EventDraft, evently.EventDeletedEntry)
+		deleted, err := tx.Exec(ctx, deleteDraftSQL, int64(id), evently.EventDraft, evently.EventDeletedEntry, int64(who), requestID)
 		if err == nil && deleted.RowsAffected() == 0 {
 			return evently.ErrEventNotDraft
 		}

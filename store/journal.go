@@ -85,6 +85,7 @@ func (j *Journal) Append(batch *evently.Batch) error {
 	}
 	select {
 	case j.writers[uint64(batch.Event)%uint64(len(j.writers))].queue <- batch:
+		j.config.Metrics.queued.Inc()
 		return nil
 	default:
 		j.config.Metrics.queueFull.Inc()
@@ -108,9 +109,10 @@ func (j *Journal) Close() {
 	}
 }
 
-// dueSQL reads the whole table: an index on next_due would keep head updates from staying on their page.
+// dueSQL reads the whole table: an index on next_due would keep head updates from staying on their page. The order is
+// random so that events which cannot be loaded do not keep the others from their turn.
 const dueSQL = `
-select event_id from event_heads where next_due < clock_timestamp() - $1::interval limit $2`
+select event_id from event_heads where next_due < clock_timestamp() - $1::interval order by random() limit $2`
 
 // Due lists up to limit events in which something has been due for longer than late: no actor serves them.
 func (j *Journal) Due(ctx context.Context, late time.Duration, limit int) ([]evently.EventID, error) {

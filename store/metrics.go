@@ -35,7 +35,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Name: "evently_append_queue_full_total", Help: "Batches refused because the queue to the writers was full.",
 		}),
 		queued: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "evently_append_queue", Help: "Batches taken by writers in their last transaction and those behind them.",
+			Name: "evently_append_queue", Help: "Batches of one event that wait for a writer.",
 		}),
 	}
 	registerer.MustRegister(m.commits, m.entries, m.events, m.outcomes, m.queueFull, m.queued)

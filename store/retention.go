@@ -46,7 +46,7 @@ func (r *Retention) Run(ctx context.Context) {
 	ticker := time.NewTicker(retentionPeriod)
 	defer ticker.Stop()
 	for {
-		swept, err := r.Sweep(ctx, time.Now())
+		swept, err := r.sweepNow(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -61,6 +61,17 @@ func (r *Retention) Run(ctx context.Context) {
 		case <-ticker.C:
 		}
 	}
+}
+
+// nowSQL asks for the time of the database: keys are promised for a time, and nodes' clocks may differ from that of the journal.
+const nowSQL = `select clock_timestamp()`
+
+func (r *Retention) sweepNow(ctx context.Context) (swept Swept, err error) {
+	var now time.Time
+	if err := r.pool.QueryRow(ctx, nowSQL).Scan(&now); err != nil {
+		return swept, failed(err, "read the database's clock")
+	}
+	return r.Sweep(ctx, now)
 }
 
 // Swept counts what a sweep removed.

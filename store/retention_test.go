@@ -123,7 +123,7 @@ func TestRetention_DeletedDraftsDoNotStopIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.sweep(now.Add(25*time.Hour), Swept{Keys: 1})
-	if err := b.events.DeleteDraft(t.Context(), draft.ID); err != nil {
+	if err := b.events.DeleteDraft(t.Context(), draft.ID, 1, "delete"); err != nil {
 		t.Fatal(err)
 	}
 	b.sweep(now.Add(25*time.Hour), Swept{})

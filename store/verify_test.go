@@ -64,7 +64,7 @@ func (b *bench) exhibit() (event evently.EventID, at time.Time) {
 	if _, err := b.events.CreateEvent(b.Context(), &draft, 1, ""); err != nil {
 		b.Fatal(err)
 	}
-	if err := b.events.DeleteDraft(b.Context(), draft.ID); err != nil {
+	if err := b.events.DeleteDraft(b.Context(), draft.ID, 1, "delete"); err != nil {
 		b.Fatal(err)
 	}
 	return o.Ledger.Event().ID, at
@@ -385,7 +385,7 @@ func TestVerify_RaisesNoFalseAlarmOnALiveSystem(t *testing.T) {
 			if _, err := b.events.CreateEvent(t.Context(), &draft, 1, ""); err != nil {
 				t.Error(err)
 			}
-			if err := b.events.DeleteDraft(t.Context(), draft.ID); err != nil {
+			if err := b.events.DeleteDraft(t.Context(), draft.ID, 1, "delete"); err != nil {
 				t.Error(err)
 			}
 			if _, err := retention.Sweep(t.Context(), time.Now().Add(48*time.Hour)); err != nil {

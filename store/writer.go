@@ -72,7 +72,7 @@ func (w *writer) run() {
 				reads = append(reads, batch)
 			}
 		}
-		w.config.Metrics.queued.Set(float64(len(group) + len(w.queue)))
+		w.config.Metrics.queued.Sub(float64(len(group)))
 		if len(writes) > 0 {
 			w.write(writes)
 		}

@@ -90,5 +90,15 @@ func (c *Config) prepareDatabase(ctx context.Context, url string, log *slog.Logg
 		pool, err = store.Open(ctx, url, store.PoolOptions{})
 		return err
 	})
-	return pool, err
+	if err != nil {
+		return nil, err
+	}
+	if err := store.CheckDurability(ctx, pool); err != nil {
+		if c.Env == production {
+			pool.Close()
+			return nil, err
+		}
+		log.Warn("not for production", "error", err)
+	}
+	return pool, nil
 }

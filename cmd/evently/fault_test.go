@@ -29,6 +29,17 @@ func TestUp_FullDiskIsAClearErrorAndACleanExit(t *testing.T) {
 	n.do(t, 200, "GET", "/health", "", "", nil)
 }
 
+func TestServe_ProductionRefusesAServerThatLosesCommits(t *testing.T) {
+	p := launch(t, dataDir(t), "serve", "--env=production", "--database-url="+pgtest.Database(t),
+		"--jwt-secret=pJ5m/0a7kTq3vX9zWc1LrY8uBn4eHs6GdFo2")
+	if exit := p.exit(t, upMax); exit != exitFailed {
+		t.Errorf("exit %d, want %d", exit, exitFailed)
+	}
+	if text := p.output(); !strings.Contains(text, "can lose acknowledged bookings: it runs with") || !strings.Contains(text, "fsync=off") {
+		t.Errorf("output does not tell what is wrong:\n%s", text)
+	}
+}
+
 func TestServe_FailedMigrationIsAClearErrorAndACleanExit(t *testing.T) {
 	url := pgtest.Database(t)
 	pool := opened(t, url)

@@ -475,7 +475,8 @@ func TestPostgres_IsGivenUpInTheEnd(t *testing.T) {
 }
 
 func TestServe_RunsOverAnyPostgres(t *testing.T) {
-	url := pgtest.Database(t)
+	// Production refuses a server that can lose commits, as those of pgtest do.
+	url := pgtest.Private(t, func(c *embedded.Config) { c.UnsafeNoFsync = false }).DSN()
 	dir := filepath.Join(t.TempDir(), "data")
 	secret := write(t, "secret", "pJ5m/0a7kTq3vX9zWc1LrY8uBn4eHs6GdFo2\n")
 	p := launch(t, dir, "serve", "--env=production", "--database-url="+url, "--jwt-secret-file="+secret, "--log-format=json",

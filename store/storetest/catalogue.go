@@ -104,11 +104,11 @@ func onlyDraftsAreDeleted(t *testing.T, catalogue evently.Catalogue, journal eve
 		"published":       {published.ID, evently.ErrEventNotDraft},
 		"published later": {later.ID, evently.ErrEventNotDraft},
 	} {
-		if err := catalogue.DeleteDraft(t.Context(), c.id); !errors.Is(err, c.want) {
+		if err := catalogue.DeleteDraft(t.Context(), c.id, 1, "delete"); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)
 		}
 	}
-	results := concurrently(5, func(int) error { return catalogue.DeleteDraft(t.Context(), draft.ID) })
+	results := concurrently(5, func(int) error { return catalogue.DeleteDraft(t.Context(), draft.ID, 1, "delete") })
 	if count(results, nil) != 1 || count(results, evently.ErrEventNotFound) != len(results)-1 {
 		t.Errorf("deletions of a draft: %v, want one to succeed", results)
 	}
@@ -128,7 +128,7 @@ func deletionFencesTheOwner(t *testing.T, catalogue evently.Catalogue, journal e
 	draft.Status = evently.EventDraft
 	create(t, catalogue, draft)
 	owner := openOffice(t, journal, draft.ID)
-	if err := catalogue.DeleteDraft(t.Context(), draft.ID); err != nil {
+	if err := catalogue.DeleteDraft(t.Context(), draft.ID, 1, "delete"); err != nil {
 		t.Fatal(err)
 	}
 	var decision evently.Decision
