@@ -23,13 +23,11 @@ import (
 // ownerEnv, in the environment, makes the test binary run a node that owns the test's event until its standard input ends.
 const ownerEnv = "EVENTLY_TEST_OWNER"
 
-const ownerCapacity = evently.CapacityMax
-
 // runOwner is the main function of that node. It prints where other nodes join it.
 func runOwner() int {
 	err := func() error {
 		kind := NewKind(Config{
-			Journal: &memory{event: newEvent(ownerCapacity)}, Observer: ignore{}, Logger: slog.New(slog.DiscardHandler),
+			Journal: &memory{event: newEvent(evently.CapacityMax)}, Observer: ignore{}, Logger: slog.New(slog.DiscardHandler),
 			Metrics: NewMetrics(prometheus.NewRegistry()), Now: func() time.Time { return opening },
 		})
 		node, err := cluster.Start(context.Background(), member(map[string]cluster.Kind{Kind: {Props: kind, Drain: &DrainMessage{}}}))

@@ -27,6 +27,14 @@ func TestCatalogue_Conforms(t *testing.T) {
 	})
 }
 
+func TestJournal_Conforms(t *testing.T) {
+	storetest.RunJournal(t, func(t *testing.T) (evently.Catalogue, evently.Journal, func() int) {
+		b := newBench(t, JournalConfig{})
+		t.Cleanup(b.verify)
+		return b.events, b.journal, func() int { return b.count("select count(*) from reservations") }
+	})
+}
+
 func TestHistory_Conforms(t *testing.T) {
 	storetest.RunHistory(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.History) {
 		b := newBench(t, JournalConfig{})

@@ -8,12 +8,10 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +19,7 @@ import (
 	"github.com/evently/evently"
 	"github.com/evently/evently/store/embedded"
 	"github.com/evently/evently/store/pgtest"
+	"github.com/evently/evently/store/storetest"
 )
 
 // bench is a journal on a fresh database.
@@ -70,87 +69,25 @@ func (b *bench) event(capacities ...int) evently.EventID {
 	return event.ID
 }
 
-// owner is a minimal box office: it decides on its ledger and appends.
+// owner is an office of the bench.
 type owner struct {
 	*bench
-	*evently.Tenure
-	batch    evently.Batch
-	decision evently.Decision
+	*storetest.Office
 }
 
 func (b *bench) acquire(event evently.EventID) *owner {
 	b.Helper()
-	tenure, err := b.journal.Acquire(b.Context(), event)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return &owner{bench: b, Tenure: tenure}
+	return &owner{b, storetest.OpenOffice(b.T, b.journal, event)}
 }
 
-// decide posts what a command changes and gathers its entries.
 func (o *owner) decide(command evently.Command, at time.Time) evently.Reservation {
 	o.Helper()
-	if err := o.Ledger.Decide(command, at, &o.decision); err != nil {
-		o.Fatalf("%T: %v", command, err)
-	}
-	for i := range o.decision.Entries {
-		entry := &o.decision.Entries[i]
-		entry.Who, entry.RequestID = 7, "request"
-		o.Ledger.Post(entry)
-		o.batch.Entries = append(o.batch.Entries, *entry)
-	}
-	return o.decision.Reservation
+	return o.Decide(command, at)
 }
 
 func (o *owner) book(items ...evently.Item) evently.Reservation {
 	o.Helper()
-	asked, err := evently.NewItems(items...)
-	if err != nil {
-		o.Fatal(err)
-	}
-	token := evently.Token(mathrand.Uint64() | 1)
-	return o.decide(&evently.Book{User: 7, Key: evently.Key{Hi: uint64(token), Lo: 1}, Items: asked, Token: token}, o.Now)
-}
-
-// take returns the gathered entries as a batch whose outcome arrives on a channel.
-func (o *owner) take() (*evently.Batch, <-chan error) {
-	outcome := make(chan error, 1)
-	batch := o.batch
-	o.batch = evently.Batch{}
-	batch.Event, batch.Epoch, batch.Owner = o.Ledger.Event().ID, o.Epoch, o.Owner
-	batch.PrevSeq = o.Ledger.Seq() - uint64(len(batch.Entries))
-	var sums evently.Availability
-	o.Ledger.Availability(&sums)
-	batch.Tiers, batch.NextDue = sums.Tiers, o.Ledger.NextDue()
-	batch.Done = func(_ time.Time, err error) { outcome <- err }
-	return &batch, outcome
-}
-
-func (o *owner) flush() error {
-	o.Helper()
-	batch, outcome := o.take()
-	if err := o.journal.Append(batch); err != nil {
-		return err
-	}
-	return o.outcome(outcome)
-}
-
-func (b *bench) outcome(outcome <-chan error) error {
-	b.Helper()
-	select {
-	case err := <-outcome:
-		return err
-	case <-time.After(30 * time.Second):
-		b.Fatal("no outcome after 30 s")
-		return nil
-	}
-}
-
-func (o *owner) mustFlush() {
-	o.Helper()
-	if err := o.flush(); err != nil {
-		o.Fatal(err)
-	}
+	return o.Book(7, o.Now, items...)
 }
 
 // verify expects the journal and the rows to agree.
@@ -163,7 +100,7 @@ func (b *bench) verify() {
 
 func (b *bench) differences() (list []string) {
 	b.Helper()
-	if _, err := Verify(b.Context(), b.pool, func(d Difference) { list = append(list, fmt.Sprintf("%+v", d)) }); err != nil {
+	if _, err := Verify(context.WithoutCancel(b.Context()), b.pool, func(d Difference) { list = append(list, fmt.Sprintf("%+v", d)) }); err != nil {
 		b.Fatal(err)
 	}
 	return list
@@ -177,98 +114,6 @@ func (b *bench) count(sql string, args ...any) (n int) {
 	return n
 }
 
-func TestJournal_UnknownEventIsNotFound(t *testing.T) {
-	b := newBench(t, JournalConfig{})
-	if _, err := b.journal.Acquire(t.Context(), 42); !errors.Is(err, evently.ErrEventNotFound) {
-		t.Fatalf("got %v, want %v", err, evently.ErrEventNotFound)
-	}
-}
-
-func TestJournal_LoadedLedgerEqualsTheOneThatWrote(t *testing.T) {
-	b := newBench(t, JournalConfig{})
-	o := b.acquire(b.event(50, 20))
-	one, two := evently.Item{Tier: 0, Quantity: 2}, evently.Item{Tier: 1, Quantity: 1}
-
-	// All in one batch, so that rows that change several times are folded, and then again over several.
-	var tokens []evently.Token
-	for range 2 {
-		held := o.book(one)
-		confirmed := o.book(one, two)
-		o.decide(&evently.Confirm{User: 7, Token: confirmed.ID.Token}, o.Now.Add(time.Second))
-		cancelled := o.book(two)
-		o.decide(&evently.Confirm{User: 7, Token: cancelled.ID.Token}, o.Now.Add(time.Second))
-		o.decide(&evently.Cancel{User: 7, Token: cancelled.ID.Token}, o.Now.Add(2*time.Second))
-		released := o.book(one)
-		o.decide(&evently.Release{User: 7, Token: released.ID.Token}, o.Now.Add(2*time.Second))
-		o.mustFlush()
-		tokens = append(tokens, held.ID.Token, confirmed.ID.Token, cancelled.ID.Token, released.ID.Token)
-	}
-	late := o.book(one)
-	o.mustFlush()
-	o.decide(&evently.Confirm{User: 7, Token: late.ID.Token}, o.Now.Add(3*time.Second))
-	o.mustFlush()
-	o.decide(&evently.Expire{}, o.Now.Add(2*time.Minute))
-	o.mustFlush()
-	tokens = append(tokens, late.ID.Token)
-	details := o.Ledger.Event().EventDetails
-	details.Name = "Concert, again"
-	details.SalesStartAt = o.Now.Truncate(time.Millisecond)
-	o.decide(&evently.Revise{Version: 1, Details: details}, o.Now)
-	o.mustFlush()
-
-	again := b.acquire(o.Ledger.Event().ID)
-	if again.Epoch != o.Epoch+1 || again.Owner == o.Owner {
-		t.Errorf("epoch %d owner %x after epoch %d owner %x", again.Epoch, again.Owner, o.Epoch, o.Owner)
-	}
-	if diff := cmp.Diff(o.Ledger.Event(), again.Ledger.Event()); diff != "" {
-		t.Errorf("event (-wrote +loaded):\n%s", diff)
-	}
-	if o.Ledger.Seq() != again.Ledger.Seq() || !o.Ledger.NextDue().Equal(again.Ledger.NextDue()) || o.Ledger.Live() != again.Ledger.Live() {
-		t.Errorf("wrote seq %d due %v live %d, loaded seq %d due %v live %d", o.Ledger.Seq(), o.Ledger.NextDue(), o.Ledger.Live(),
-			again.Ledger.Seq(), again.Ledger.NextDue(), again.Ledger.Live())
-	}
-	exported := cmp.AllowUnexported(evently.Items{}, evently.Availability{})
-	for _, token := range tokens {
-		wrote, _ := o.Ledger.Reservation(token)
-		loaded, found := again.Ledger.Reservation(token)
-		if diff := cmp.Diff(wrote, loaded, exported); !found || diff != "" {
-			t.Errorf("reservation %s found=%v (-wrote +loaded):\n%s", wrote.ID, found, diff)
-		}
-	}
-	var wrote, loaded evently.Availability
-	o.Ledger.Availability(&wrote)
-	again.Ledger.Availability(&loaded)
-	if diff := cmp.Diff(wrote, loaded, exported); diff != "" {
-		t.Errorf("availability (-wrote +loaded):\n%s", diff)
-	}
-	b.verify()
-}
-
-func TestJournal_SupersededOwnerWritesNothing(t *testing.T) {
-	b := newBench(t, JournalConfig{})
-	old := b.acquire(b.event(10))
-	fresh := b.acquire(old.Ledger.Event().ID)
-	old.book(evently.Item{Quantity: 1})
-	if err := old.flush(); !errors.Is(err, evently.ErrFenced) {
-		t.Fatalf("write: got %v, want %v", err, evently.ErrFenced)
-	}
-	if n := b.count("select count(*) from reservations"); n != 0 {
-		t.Errorf("%d reservations written by a superseded owner", n)
-	}
-	if err := b.acquireless(old).flush(); !errors.Is(err, evently.ErrFenced) {
-		t.Errorf("fence read: got %v, want %v", err, evently.ErrFenced)
-	}
-	if err := fresh.flush(); err != nil {
-		t.Errorf("fence read of the owner: %v", err)
-	}
-	fresh.book(evently.Item{Quantity: 1})
-	fresh.mustFlush()
-	b.verify()
-}
-
-// acquireless returns an owner with the tenure of another and nothing to write.
-func (b *bench) acquireless(o *owner) *owner { return &owner{bench: b, Tenure: o.Tenure} }
-
 // One transaction of many events, of which one is fenced and one is damaged: the others are written.
 func TestJournal_OnlyTheFencedAndTheDamagedDropOut(t *testing.T) {
 	b := newBench(t, JournalConfig{Writers: 1})
@@ -280,7 +125,7 @@ func TestJournal_OnlyTheFencedAndTheDamagedDropOut(t *testing.T) {
 		if i == 3 {
 			b.acquire(o.Ledger.Event().ID)
 		}
-		batch, outcome := o.take()
+		batch, outcome := o.Take()
 		if i == 6 {
 			batch.Tiers = []evently.TierAvailability{{Capacity: 5, Held: 6}}
 		}
@@ -292,7 +137,7 @@ func TestJournal_OnlyTheFencedAndTheDamagedDropOut(t *testing.T) {
 	release()
 	for i, outcome := range outcomes {
 		want := map[int]error{3: evently.ErrFenced, 6: evently.ErrNotWritten}[i]
-		if err := b.outcome(outcome); !errors.Is(err, want) {
+		if err := storetest.Await(b.T, outcome); !errors.Is(err, want) {
 			t.Errorf("event %d: got %v, want %v", i, err, want)
 		}
 	}
@@ -308,7 +153,7 @@ func (b *bench) stall() (release func()) {
 	o := b.acquire(b.event(1))
 	tx := b.begin("select from event_heads where event_id = $1 for update", int64(o.Ledger.Event().ID))
 	o.book(evently.Item{Quantity: 1})
-	batch, outcome := o.take()
+	batch, outcome := o.Take()
 	if err := b.journal.Append(batch); err != nil {
 		b.Fatal(err)
 	}
@@ -317,7 +162,7 @@ func (b *bench) stall() (release func()) {
 		if err := tx.Rollback(b.Context()); err != nil {
 			b.Fatal(err)
 		}
-		if err := b.outcome(outcome); err != nil {
+		if err := storetest.Await(b.T, outcome); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -338,67 +183,21 @@ func (b *bench) waitFor(what, sql string) {
 	}
 }
 
-func TestJournal_StorageRefusesWhatALedgerMustNotDo(t *testing.T) {
-	for name, damage := range map[string]func(o *owner, batch *evently.Batch){
-		"one key twice": func(o *owner, batch *evently.Batch) {
-			again := batch.Entries[0]
-			again.Seq++
-			again.Token++
-			batch.Entries = append(batch.Entries, again)
-		},
-		"one token twice": func(o *owner, batch *evently.Batch) {
-			again := batch.Entries[0]
-			again.Seq++
-			again.Key.Lo++
-			batch.Entries = append(batch.Entries, again)
-		},
-		"held more than capacity": func(o *owner, batch *evently.Batch) { batch.Tiers[0].Held = 11 },
-		"change of a reservation that is not there": func(o *owner, batch *evently.Batch) {
-			batch.Entries = append(batch.Entries, evently.Entry{Kind: evently.ConfirmedEntry, Seq: batch.Entries[0].Seq + 1, At: o.Now, Token: 99})
-		},
-		"change of a reservation that has ended": func(o *owner, batch *evently.Batch) {
-			batch.Entries = append(batch.Entries, evently.Entry{Kind: evently.CancelledEntry, Seq: batch.Entries[0].Seq + 1, At: o.Now, Token: 5})
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, JournalConfig{})
-			o := b.acquire(b.event(10))
-			o.decide(&evently.Book{User: 7, Key: evently.Key{Hi: 5}, Items: evently.OneItem(evently.Item{Quantity: 1}), Token: 5}, o.Now)
-			o.mustFlush()
-			o.decide(&evently.Release{User: 7, Token: 5}, o.Now)
-			o.mustFlush()
-			o.book(evently.Item{Quantity: 1})
-			batch, outcome := o.take()
-			damage(o, batch)
-			if err := b.journal.Append(batch); err != nil {
-				t.Fatal(err)
-			}
-			if err := b.outcome(outcome); !errors.Is(err, evently.ErrNotWritten) {
-				t.Errorf("got %v, want %v", err, evently.ErrNotWritten)
-			}
-			if n := b.count("select count(*) from reservations"); n != 1 {
-				t.Errorf("%d reservations, want 1", n)
-			}
-			b.verify()
-		})
-	}
-}
-
 func TestJournal_FullQueueIsOverloaded(t *testing.T) {
 	b := newBench(t, JournalConfig{Writers: 1, QueueMax: 1})
 	release := b.stall()
 	first, second := b.acquire(b.event(1)), b.acquire(b.event(1))
 	first.book(evently.Item{Quantity: 1})
 	second.book(evently.Item{Quantity: 1})
-	batch, outcome := first.take()
+	batch, outcome := first.Take()
 	if err := b.journal.Append(batch); err != nil {
 		t.Fatal(err)
 	}
-	if err := second.flush(); !errors.Is(err, evently.ErrOverloaded) {
+	if err := second.Flush(); !errors.Is(err, evently.ErrOverloaded) {
 		t.Errorf("got %v, want %v", err, evently.ErrOverloaded)
 	}
 	release()
-	if err := b.outcome(outcome); err != nil {
+	if err := storetest.Await(b.T, outcome); err != nil {
 		t.Error(err)
 	}
 }
@@ -411,10 +210,10 @@ func TestJournal_UnknownOutcomeIsSettledByAcquire(t *testing.T) {
 		b := benchOn(t, openThrough(t, cut), JournalConfig{})
 		o := b.acquire(b.event(10))
 		o.book(evently.Item{Quantity: 1})
-		o.mustFlush() // the writer has its connection
+		o.MustFlush() // the writer has its connection
 		held := o.book(evently.Item{Quantity: 1})
 		cut.Store(true)
-		if err := o.flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
+		if err := o.Flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
 			t.Fatalf("got %v, want %v", err, evently.ErrOutcomeUnknown)
 		}
 		cut.Store(false)
@@ -429,7 +228,7 @@ func TestJournal_UnknownOutcomeIsSettledByAcquire(t *testing.T) {
 		b, o, held := newAbandoned(t)
 		tx := b.begin(`insert into reservations select event_id, $1, user_id, status, tier, quantity, unit_price, more, created_at,
 			expires_at, confirmed_at, ended_at, created_seq, confirmed_seq, seq, null from reservations`, int64(held.ID.Token))
-		if err := o.flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
+		if err := o.Flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
 			t.Fatalf("got %v, want %v", err, evently.ErrOutcomeUnknown)
 		}
 		acquired := make(chan *evently.Tenure, 1)
@@ -453,14 +252,14 @@ func TestJournal_UnknownOutcomeIsSettledByAcquire(t *testing.T) {
 	t.Run("comes too late", func(t *testing.T) {
 		b, o, _ := newAbandoned(t)
 		tx := b.begin("lock table journal in exclusive mode")
-		if err := o.flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
+		if err := o.Flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
 			t.Fatalf("got %v, want %v", err, evently.ErrOutcomeUnknown)
 		}
 		again := b.acquire(o.Ledger.Event().ID)
 		if err := tx.Rollback(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		again.mustFlush()
+		again.MustFlush()
 		if again.Ledger.Live() != 1 || b.count("select count(*) from reservations") != 1 {
 			t.Errorf("%d live, want the first reservation alone", again.Ledger.Live())
 		}
@@ -474,7 +273,7 @@ func newAbandoned(t *testing.T) (*bench, *owner, evently.Reservation) {
 	b := newBench(t, JournalConfig{Writers: 1, Timeout: 300 * time.Millisecond})
 	o := b.acquire(b.event(10))
 	o.book(evently.Item{Quantity: 1})
-	o.mustFlush() // the writer has its connection
+	o.MustFlush() // the writer has its connection
 	return b, o, o.book(evently.Item{Quantity: 1})
 }
 
@@ -551,7 +350,7 @@ func TestFence_WithoutItAnEventIsOversold(t *testing.T) {
 			fresh := b.acquire(old.Ledger.Event().ID)
 			old.book(evently.Item{Quantity: 1})
 			fresh.book(evently.Item{Quantity: 1})
-			oldErr, freshErr := old.flush(), fresh.flush()
+			oldErr, freshErr := old.Flush(), fresh.Flush()
 			sold := b.count("select count(*) from reservations")
 			if fenced && (sold != 1 || !errors.Is(oldErr, evently.ErrFenced) || freshErr != nil) {
 				t.Errorf("sold %d of 1; old owner: %v, fresh owner: %v", sold, oldErr, freshErr)
@@ -578,19 +377,19 @@ func TestJournal_OutlivesARestartOfPostgres(t *testing.T) {
 	b := benchOn(t, pool, JournalConfig{})
 	o := b.acquire(b.event(10))
 	kept := o.book(evently.Item{Quantity: 1})
-	o.mustFlush()
+	o.MustFlush()
 	if err := server.Restart(t.Context(), embedded.Immediate); err != nil {
 		t.Fatal(err)
 	}
 	o.book(evently.Item{Quantity: 1})
-	if err := o.flush(); !errors.Is(err, evently.ErrOutcomeUnknown) && !errors.Is(err, evently.ErrNotWritten) {
+	if err := o.Flush(); !errors.Is(err, evently.ErrOutcomeUnknown) && !errors.Is(err, evently.ErrNotWritten) {
 		t.Errorf("append on a connection that the restart broke: %v", err)
 	}
 	// The pool's idle connections are broken as well; each costs one try.
 	for tries := 0; ; tries++ {
 		tenure, err := b.journal.Acquire(t.Context(), o.Ledger.Event().ID)
 		if err == nil {
-			o = &owner{bench: b, Tenure: tenure}
+			o = &owner{b, storetest.OpenOffice(t, b.journal, tenure.Ledger.Event().ID)}
 			break
 		}
 		if !errors.Is(err, evently.ErrUnavailable) || tries > int(pool.Config().MaxConns) {
@@ -602,34 +401,7 @@ func TestJournal_OutlivesARestartOfPostgres(t *testing.T) {
 		t.Errorf("found=%v live=%d, want the acknowledged reservation alone", found, again.Ledger.Live())
 	}
 	again.book(evently.Item{Quantity: 1})
-	again.mustFlush()
-	b.verify()
-}
-
-// Many owners of many events append at once; every batch that is acknowledged is stored.
-func TestJournal_GroupCommitOfManyEvents(t *testing.T) {
-	b := newBench(t, JournalConfig{})
-	const events, rounds = 40, 10
-	var owners []*owner
-	for range events {
-		owners = append(owners, b.acquire(b.event(1000)))
-	}
-	var group sync.WaitGroup
-	for _, o := range owners {
-		group.Go(func() {
-			for range rounds {
-				o.book(evently.Item{Quantity: 1})
-				o.book(evently.Item{Quantity: 2})
-				if err := o.flush(); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	group.Wait()
-	if n := b.count("select count(*) from reservations"); n != 2*events*rounds {
-		t.Errorf("%d reservations, want %d", n, 2*events*rounds)
-	}
+	again.MustFlush()
 	b.verify()
 }
 
@@ -637,11 +409,11 @@ func TestJournal_DueListsWhatNobodyServes(t *testing.T) {
 	b := newBench(t, JournalConfig{})
 	o := b.acquire(b.event(10))
 	o.book(evently.Item{Quantity: 1})
-	o.mustFlush()
+	o.MustFlush()
 	if _, err := b.pool.Exec(t.Context(), "update event_heads set next_due = next_due - interval '2 min'"); err != nil {
 		t.Fatal(err)
 	}
-	b.acquire(b.event(10)).mustFlush()
+	b.acquire(b.event(10)).MustFlush()
 	got, err := b.journal.Due(t.Context(), time.Second, 10)
 	if err != nil || len(got) != 1 || got[0] != o.Ledger.Event().ID {
 		t.Errorf("got %v %v, want event %v", got, err, o.Ledger.Event().ID)
@@ -655,12 +427,12 @@ func TestJournal_AcquireClearsOverdueKeys(t *testing.T) {
 	book := &evently.Book{User: 7, Key: evently.Key{Hi: 5}, Items: evently.OneItem(evently.Item{Quantity: 1}), Token: 5}
 	o.decide(book, o.Now)
 	o.decide(&evently.Release{User: 7, Token: 5}, o.Now)
-	o.mustFlush()
+	o.MustFlush()
 	if _, err := b.pool.Exec(t.Context(), "update reservations set ended_at = ended_at - interval '27 hours'"); err != nil {
 		t.Fatal(err)
 	}
 	again := b.acquire(o.Ledger.Event().ID)
 	book.Token = 6
 	again.decide(book, again.Now)
-	again.mustFlush()
+	again.MustFlush()
 }

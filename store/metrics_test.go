@@ -12,9 +12,9 @@ import (
 func TestMetrics_TellWhatBatchesBecame(t *testing.T) {
 	b := newBench(t, JournalConfig{})
 	old := b.acquire(b.event(10))
-	b.acquire(old.Ledger.Event().ID).mustFlush()
+	b.acquire(old.Ledger.Event().ID).MustFlush()
 	old.book(evently.Item{Quantity: 1})
-	if err := old.flush(); err == nil {
+	if err := old.Flush(); err == nil {
 		t.Fatal("a superseded owner wrote")
 	}
 	metrics := b.journal.config.Metrics

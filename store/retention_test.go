@@ -29,7 +29,7 @@ func (o *owner) end(n int, at time.Time) {
 		held := o.book(evently.Item{Quantity: 1})
 		o.decide(&evently.Release{User: 7, Token: held.ID.Token}, at)
 	}
-	o.mustFlush()
+	o.MustFlush()
 }
 
 func TestRetention_ClearsKeysOfWhatEndedLongAgo(t *testing.T) {
@@ -51,7 +51,7 @@ func TestRetention_ClearsKeysOfWhatEndedLongAgo(t *testing.T) {
 	b.sweep(at.Add(evently.KeyRetentionMin+time.Minute), Swept{})
 	b.sweep(at.Add(evently.KeyRetentionMin+2*time.Hour), Swept{Keys: 2})
 	o.decide(&evently.Expire{}, at.Add(3*time.Hour))
-	o.mustFlush()
+	o.MustFlush()
 	b.sweep(at.Add(100*24*time.Hour), Swept{Keys: 1})
 	if n := keys(); n != 1 {
 		t.Errorf("%d keys, want that of the booking alone", n)
@@ -62,7 +62,7 @@ func TestRetention_ClearsKeysOfWhatEndedLongAgo(t *testing.T) {
 	again.decide(&evently.Book{
 		User: 7, Key: evently.Key{Hi: uint64(held.ID.Token), Lo: 1}, Items: evently.OneItem(evently.Item{Quantity: 1}), Token: 99,
 	}, again.Now)
-	again.mustFlush()
+	again.MustFlush()
 	b.verify()
 }
 

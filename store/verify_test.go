@@ -43,7 +43,7 @@ func (b *bench) exhibit() (event evently.EventID, at time.Time) {
 		o.decide(&evently.Book{User: 7, Key: evently.Key{Hi: uint64(token)}, Items: items, Token: token}, at)
 	}
 	book(tokenExpired, at, two)
-	o.mustFlush()
+	o.MustFlush()
 	at = at.Add(2 * time.Minute)
 	o.decide(&evently.Expire{}, at)
 	for _, token := range []evently.Token{tokenHeld, tokenBooked, tokenCancelled, tokenReleased} {
@@ -57,7 +57,7 @@ func (b *bench) exhibit() (event evently.EventID, at time.Time) {
 	details := o.Ledger.Event().EventDetails
 	details.Name = "Concert, again"
 	o.decide(&evently.Revise{Version: 1, Details: details}, at)
-	o.mustFlush()
+	o.MustFlush()
 
 	draft := *o.Ledger.Event()
 	draft.ID, draft.Status = o.Ledger.Event().ID+2, evently.EventDraft
@@ -340,7 +340,7 @@ func TestVerify_PagesEndAnywhere(t *testing.T) {
 		for range n {
 			o.book(evently.Item{Quantity: 1})
 		}
-		o.mustFlush()
+		o.MustFlush()
 	}
 	summary, err := Verify(t.Context(), b.pool, func(d Difference) { t.Error(d) })
 	if want := (Summary{Events: 3, Entries: 4095 + 1 + 4096 + 3, Reservations: 4095 + 1 + 4096}); err != nil || summary != want {
@@ -364,12 +364,12 @@ func TestVerify_RaisesNoFalseAlarmOnALiveSystem(t *testing.T) {
 				o.decide(&evently.Confirm{User: 7, Token: tokens[1]}, o.Now)
 				o.decide(&evently.Release{User: 7, Token: tokens[2]}, o.Now)
 				o.decide(&evently.Confirm{User: 7, Token: tokens[3]}, o.Now)
-				if err := o.flush(); err != nil {
+				if err := o.Flush(); err != nil {
 					t.Error(err)
 					return
 				}
 				o.decide(&evently.Cancel{User: 7, Token: tokens[3]}, o.Now)
-				if err := o.flush(); err != nil {
+				if err := o.Flush(); err != nil {
 					t.Error(err)
 					return
 				}
@@ -420,14 +420,14 @@ func TestVerify_CancelledEventInTheMiddleOfItsSweep(t *testing.T) {
 		o.decide(&evently.Confirm{User: 7, Token: held.ID.Token}, o.Now)
 	}
 	o.decide(&evently.CancelEvent{}, o.Now)
-	o.mustFlush()
+	o.MustFlush()
 	b.verify()
 	got := b.differencesAfter(t, "update event_heads set next_due = null")
 	if len(got) != 1 || !strings.Contains(got[0], "something is due") {
 		t.Errorf("got %v, want that a sweep is due", got)
 	}
 	o.decide(&evently.Sweep{}, o.Now)
-	o.mustFlush()
+	o.MustFlush()
 	b.verify()
 }
 

@@ -95,7 +95,7 @@ func onlyDraftsAreDeleted(t *testing.T, catalogue evently.Catalogue, journal eve
 	for _, event := range []*evently.Event{published, draft, later} {
 		create(t, catalogue, event)
 	}
-	openOffice(t, journal, later.ID).do(time.Now(), &evently.Publish{})
+	OpenOffice(t, journal, later.ID).do(time.Now(), &evently.Publish{})
 	for name, c := range map[string]struct {
 		id   evently.EventID
 		want error
@@ -127,17 +127,17 @@ func deletionFencesTheOwner(t *testing.T, catalogue evently.Catalogue, journal e
 	draft := newEvent(10)
 	draft.Status = evently.EventDraft
 	create(t, catalogue, draft)
-	owner := openOffice(t, journal, draft.ID)
+	owner := OpenOffice(t, journal, draft.ID)
 	if err := catalogue.DeleteDraft(t.Context(), draft.ID, 1, "delete"); err != nil {
 		t.Fatal(err)
 	}
 	var decision evently.Decision
-	if err := owner.tenure.Ledger.Decide(&evently.Publish{}, time.Now(), &decision); err != nil {
+	if err := owner.Ledger.Decide(&evently.Publish{}, time.Now(), &decision); err != nil {
 		t.Fatal(err)
 	}
 	outcome := make(chan error, 1)
 	err := journal.Append(&evently.Batch{
-		Event: draft.ID, Epoch: owner.tenure.Epoch, Owner: owner.tenure.Owner, PrevSeq: 1, Entries: decision.Entries,
+		Event: draft.ID, Epoch: owner.Epoch, Owner: owner.Owner, PrevSeq: 1, Entries: decision.Entries,
 		Tiers: []evently.TierAvailability{{Capacity: 10}}, Done: func(_ time.Time, err error) { outcome <- err },
 	})
 	if err != nil {
@@ -158,8 +158,8 @@ func deletionFencesTheOwner(t *testing.T, catalogue evently.Catalogue, journal e
 
 func stateFollowsTheJournal(t *testing.T, catalogue evently.Catalogue, journal evently.Journal) {
 	event := create(t, catalogue, newEvent(10, 20))
-	owner := openOffice(t, journal, event.ID)
-	at := owner.tenure.Now
+	owner := OpenOffice(t, journal, event.ID)
+	at := owner.Now
 	owner.book(1, at, evently.Item{Quantity: 2}, evently.Item{Tier: 1, Quantity: 3})
 	booked := owner.book(1, at, evently.Item{Tier: 1, Quantity: 4})
 	owner.do(at, &evently.Confirm{User: 1, Token: booked.ID.Token})
@@ -173,8 +173,8 @@ func stateFollowsTheJournal(t *testing.T, catalogue evently.Catalogue, journal e
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &evently.State{Event: owner.tenure.Ledger.Event()}
-	owner.tenure.Ledger.Availability(&want.Availability)
+	want := &evently.State{Event: owner.Ledger.Event()}
+	owner.Ledger.Availability(&want.Availability)
 	want.AsOf = state.AsOf
 	if diff := cmp.Diff(want, state, compared); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -214,9 +214,9 @@ func pagesHaveEachEventOnce(t *testing.T, catalogue evently.Catalogue, journal e
 		event.EndsAt = event.StartsAt.Add(time.Hour)
 		create(t, catalogue, event)
 		if i%4 == 0 {
-			owner := openOffice(t, journal, event.ID)
-			booked := owner.book(1, owner.tenure.Now, evently.Item{Quantity: 1 + i%3})
-			owner.do(owner.tenure.Now, &evently.Confirm{User: 1, Token: booked.ID.Token})
+			owner := OpenOffice(t, journal, event.ID)
+			booked := owner.book(1, owner.Now, evently.Item{Quantity: 1 + i%3})
+			owner.do(owner.Now, &evently.Confirm{User: 1, Token: booked.ID.Token})
 		}
 	}
 	byStart = list(t, catalogue, evently.EventFilter{}, evently.PageLimitMax)
@@ -309,8 +309,8 @@ func popularityIsBookedSeats(t *testing.T, catalogue evently.Catalogue, journal 
 		event := newEvent(10, 10)
 		event.Name = c.name
 		create(t, catalogue, event)
-		owner := openOffice(t, journal, event.ID)
-		at := owner.tenure.Now
+		owner := OpenOffice(t, journal, event.ID)
+		at := owner.Now
 		if c.held > 0 {
 			owner.book(1, at, evently.Item{Quantity: c.held})
 		}

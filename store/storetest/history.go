@@ -44,8 +44,8 @@ func record(t *testing.T, catalogue evently.Catalogue, journal evently.Journal, 
 		r.events = append(r.events, event.ID)
 	}
 	for n, id := range r.events {
-		office := openOffice(t, journal, id)
-		from := office.tenure.Now.Truncate(time.Millisecond).Add(time.Second)
+		office := OpenOffice(t, journal, id)
+		from := office.Now.Truncate(time.Millisecond).Add(time.Second)
 		for i := range 30 {
 			at := from.Add(time.Duration(i/4) * time.Minute)
 			user := []evently.UserID{alice, bob}[(i+n)%2]
@@ -63,7 +63,7 @@ func record(t *testing.T, catalogue evently.Catalogue, journal evently.Journal, 
 		}
 		office.do(from.Add(12*time.Minute), &evently.Expire{})
 		for i := range r.all {
-			if now, found := office.tenure.Ledger.Reservation(r.all[i].ID.Token); found {
+			if now, found := office.Ledger.Reservation(r.all[i].ID.Token); found {
 				r.all[i] = now
 			}
 		}

@@ -51,62 +51,112 @@ func create(t *testing.T, catalogue evently.Catalogue, event *evently.Event) *ev
 	return created
 }
 
-// office owns an event and writes what its ledger decides.
-type office struct {
-	t       *testing.T
-	journal evently.Journal
-	tenure  *evently.Tenure
+// Office owns an event: a box office without haste, which decides on its ledger and writes when it is told to.
+type Office struct {
+	*evently.Tenure
+	t        testing.TB
+	journal  evently.Journal
+	entries  []evently.Entry // decided and not written
+	decision evently.Decision
 }
 
-func openOffice(t *testing.T, journal evently.Journal, event evently.EventID) *office {
+// OpenOffice acquires an event.
+func OpenOffice(t testing.TB, journal evently.Journal, event evently.EventID) *Office {
 	t.Helper()
 	tenure, err := journal.Acquire(t.Context(), event)
 	if err != nil {
 		t.Fatalf("acquire: %v", err)
 	}
-	return &office{t, journal, tenure}
+	return &Office{t: t, journal: journal, Tenure: tenure}
 }
 
-// do decides commands at a moment and returns when they are written.
-func (o *office) do(at time.Time, commands ...evently.Command) evently.Reservation {
+// Decide posts what a command changes at a moment and keeps its entries for the next batch.
+func (o *Office) Decide(command evently.Command, at time.Time) evently.Reservation {
 	o.t.Helper()
-	ledger := o.tenure.Ledger
-	var decision evently.Decision
-	batch := &evently.Batch{Event: ledger.Event().ID, Epoch: o.tenure.Epoch, Owner: o.tenure.Owner, PrevSeq: ledger.Seq()}
-	for _, command := range commands {
-		if err := ledger.Decide(command, at, &decision); err != nil {
-			o.t.Fatalf("%T: %v", command, err)
-		}
-		for i := range decision.Entries {
-			ledger.Post(&decision.Entries[i])
-			batch.Entries = append(batch.Entries, decision.Entries[i])
-		}
+	if err := o.Ledger.Decide(command, at, &o.decision); err != nil {
+		o.t.Fatalf("%T: %v", command, err)
 	}
-	var sums evently.Availability
-	ledger.Availability(&sums)
-	batch.Tiers, batch.NextDue = sums.Tiers, ledger.NextDue()
-	outcome := make(chan error, 1)
-	batch.Done = func(_ time.Time, err error) { outcome <- err }
-	if err := o.journal.Append(batch); err != nil {
-		o.t.Fatalf("append: %v", err)
+	for i := range o.decision.Entries {
+		entry := &o.decision.Entries[i]
+		entry.Who, entry.RequestID = 7, "request"
+		o.Ledger.Post(entry)
+		o.entries = append(o.entries, *entry)
 	}
-	select {
-	case err := <-outcome:
-		if err != nil {
-			o.t.Fatalf("append: %v", err)
-		}
-	case <-time.After(outcomeMax):
-		o.t.Fatalf("append: no outcome after %v", outcomeMax)
-	}
-	return decision.Reservation
+	return o.decision.Reservation
 }
 
-func (o *office) book(user evently.UserID, at time.Time, items ...evently.Item) evently.Reservation {
+// Book decides a booking with a key of its own.
+func (o *Office) Book(user evently.UserID, at time.Time, items ...evently.Item) evently.Reservation {
 	o.t.Helper()
 	asked, err := evently.NewItems(items...)
 	if err != nil {
 		o.t.Fatal(err)
 	}
 	token := evently.Token(rand.Uint64() | 1)
-	return o.do(at, &evently.Book{User: user, Key: evently.Key{Hi: uint64(token), Lo: 1}, Items: asked, Token: token})
+	return o.Decide(&evently.Book{User: user, Key: evently.Key{Hi: uint64(token), Lo: 1}, Items: asked, Token: token}, at)
+}
+
+// Take makes a batch of what is decided. Its outcome comes over the channel.
+func (o *Office) Take() (*evently.Batch, <-chan error) {
+	outcome := make(chan error, 1)
+	var sums evently.Availability
+	o.Ledger.Availability(&sums)
+	batch := &evently.Batch{
+		Event: o.Ledger.Event().ID, Epoch: o.Epoch, Owner: o.Owner, PrevSeq: o.Ledger.Seq() - uint64(len(o.entries)), Entries: o.entries,
+		Tiers: sums.Tiers, NextDue: o.Ledger.NextDue(), Done: func(_ time.Time, err error) { outcome <- err },
+	}
+	o.entries = nil
+	return batch, outcome
+}
+
+// Append gives a batch of Take to the journal and waits for its outcome.
+func (o *Office) Append(batch *evently.Batch, outcome <-chan error) error {
+	o.t.Helper()
+	if err := o.journal.Append(batch); err != nil {
+		return err
+	}
+	return Await(o.t, outcome)
+}
+
+// Flush writes what is decided, or asks whether the office still owns the event.
+func (o *Office) Flush() error {
+	o.t.Helper()
+	return o.Append(o.Take())
+}
+
+// MustFlush writes what is decided.
+func (o *Office) MustFlush() {
+	o.t.Helper()
+	if err := o.Flush(); err != nil {
+		o.t.Fatalf("append: %v", err)
+	}
+}
+
+// Await returns an outcome that has to come.
+func Await(t testing.TB, outcome <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-outcome:
+		return err
+	case <-time.After(outcomeMax):
+		t.Fatalf("no outcome after %v", outcomeMax)
+		return nil
+	}
+}
+
+// do decides commands at a moment and returns when they are written.
+func (o *Office) do(at time.Time, commands ...evently.Command) (last evently.Reservation) {
+	o.t.Helper()
+	for _, command := range commands {
+		last = o.Decide(command, at)
+	}
+	o.MustFlush()
+	return last
+}
+
+func (o *Office) book(user evently.UserID, at time.Time, items ...evently.Item) evently.Reservation {
+	o.t.Helper()
+	booked := o.Book(user, at, items...)
+	o.MustFlush()
+	return booked
 }
