@@ -20,7 +20,7 @@ func (s *Server) accountRoutes() []route {
 		{method: http.MethodPost, path: "/register", handle: s.register, limit: limitAuth, key: keyOptional},
 		{method: http.MethodPost, path: "/login", handle: s.login, limit: limitAuth, key: keyOptional},
 		{method: http.MethodPost, path: "/token/refresh", handle: s.refresh, limit: limitAuth, key: keyOptional},
-		{method: http.MethodPost, path: "/logout", handle: s.logout, access: signedIn, key: keyOptional, noBody: true},
+		{method: http.MethodPost, path: "/logout", handle: s.logout, access: signedIn, key: keyOptional, noBody: true, endsSession: true},
 		{method: http.MethodGet, path: "/me", handle: s.me, access: signedIn},
 		{method: http.MethodGet, path: "/sessions", handle: s.sessions, access: signedIn},
 		{method: http.MethodDelete, path: "/sessions/:id", handle: s.revokeSession, access: signedIn, noBody: true},

@@ -321,3 +321,28 @@ func TestNormalizeEmail(t *testing.T) {
 		}
 	}
 }
+
+// Who lost the answer to a logout gets it again with the key, though the session has ended; but can do nothing any more.
+func TestLogout_RepeatedWithItsKey(t *testing.T) {
+	w := newSite(t, nil)
+	bearer, _ := w.token(t, evently.RoleUser)
+	logout := func(key string) *answer {
+		return w.do(t, "POST", "/logout", "", "Authorization", bearer, "Idempotency-Key", key)
+	}
+	first := logout("k")
+	if first.status != http.StatusNoContent {
+		t.Fatalf("%d %s", first.status, first.body)
+	}
+	sameAnswer(t, logout("k"), first)
+	for name, a := range map[string]*answer{
+		"another key": logout("k2"), "no key": w.do(t, "POST", "/logout", "", "Authorization", bearer),
+		"another route": w.do(t, "GET", "/me", "", "Authorization", bearer),
+	} {
+		if a.problem(t, evently.CodeUnauthenticated); a.header.Get("WWW-Authenticate") != challengeInvalid[0] {
+			t.Errorf("%s: %v", name, a.header)
+		}
+	}
+	if n := len(w.answers.all()); n != 1 {
+		t.Errorf("%d answers are stored", n)
+	}
+}

@@ -2,6 +2,8 @@ package http
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"net/http"
 	"time"
 
@@ -41,24 +43,40 @@ func (s *Server) createEvent(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	// A request that is repeated with its key after a crash, and so before its answer was stored, makes the same event again.
-	key := answerKey(c)
-	id := cmp.Or(key.Hi, key.Lo)
-	if id == 0 {
-		if id, err = s.random64(); err != nil {
-			return err
-		}
+	id, err := s.newEventID(c)
+	if err != nil {
+		return err
 	}
 	who := principal(c).User
 	event := &evently.Event{
-		ID: evently.EventID(id), Organizer: who, Status: body.status(), Version: firstVersion, CreatedAt: now, EventDetails: details,
+		ID: id, Organizer: who, Status: body.status(), Version: firstVersion, CreatedAt: now, EventDetails: details,
 	}
 	created, err := s.config.Catalogue.CreateEvent(c.Request.Context(), event, who, requestID(c))
 	if err != nil {
 		return err
 	}
-	c.Writer.Header()["Location"] = []string{"/events/" + created.ID.String()}
+	location := "/events/"
+	if created.Status == evently.EventDraft { // not there to the public
+		location = "/admin/events/"
+	}
+	c.Writer.Header()["Location"] = []string{location + created.ID.String()}
 	return s.answerChanged(c, http.StatusCreated, created)
+}
+
+// newEventID makes the id of the event that a request creates. A request that is repeated with its key when its answer is not
+// stored, as after a crash, makes the same event again; with another body it makes another.
+func (s *Server) newEventID(c *gin.Context) (evently.EventID, error) {
+	key := answerKey(c)
+	if key == (evently.Key{}) {
+		id, err := s.random64()
+		return evently.EventID(id), err
+	}
+	body, err := readBody(c)
+	if err != nil {
+		return 0, err
+	}
+	sum := sha256.Sum256(append(scopeBytes(key), body...))
+	return evently.EventID(cmp.Or(binary.BigEndian.Uint64(sum[:]), 1)), nil
 }
 
 func (s *Server) reviseEvent(c *gin.Context) error {
@@ -170,7 +188,7 @@ func (s *Server) answerChanged(c *gin.Context, status int, event *evently.Event)
 }
 
 // managedStates lists the events of the organizer who asks, or everybody's for an admin, in all statuses.
-func (s *Server) managedStates(c *gin.Context) ([]*evently.State, *evently.Cursor, error) {
+func (s *Server) managedStates(c *gin.Context) ([]*evently.State, *string, error) {
 	query, err := listQueryOf(c)
 	if err != nil {
 		return nil, nil, err
@@ -184,7 +202,7 @@ func (s *Server) managedStates(c *gin.Context) ([]*evently.State, *evently.Curso
 		filter.Organizer = who.User
 	}
 	states, next, err := s.config.Catalogue.States(c.Request.Context(), filter, query.page())
-	return s.caches.newest(states), next, err
+	return s.caches.newest(states), nextCursor(next, query.order()), err
 }
 
 func (s *Server) listManagedEvents(c *gin.Context) error {
@@ -201,7 +219,7 @@ func (s *Server) listUtilization(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(c, http.StatusOK, &utilizationListJSON{Data: mapStates(states, newUtilizationJSON), NextCursor: nextCursor(next)})
+	writeJSON(c, http.StatusOK, &utilizationListJSON{Data: mapStates(states, newUtilizationJSON), NextCursor: next})
 	return nil
 }
 

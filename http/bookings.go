@@ -16,7 +16,11 @@ func (s *Server) listBookings(c *gin.Context) error {
 
 // listReservations answers with a page of reservations, those in the statuses asked for.
 func (s *Server) listReservations(c *gin.Context, filter evently.ReservationFilter) error {
-	page, err := pageOf(c)
+	order := reservationsOfUser
+	if filter.User == 0 {
+		order = reservationsOfEvent
+	}
+	page, err := pageOf(c, order)
 	if err != nil {
 		return err
 	}
@@ -27,7 +31,7 @@ func (s *Server) listReservations(c *gin.Context, filter evently.ReservationFilt
 	if err != nil {
 		return err
 	}
-	writeReservations(c, list, next)
+	writeReservations(c, list, nextCursor(next, order))
 	return nil
 }
 

@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -91,6 +92,9 @@ func (f *fakeBox) Do(_ context.Context, request *evently.Request) (evently.Reply
 	f.fail = f.failNext
 	var d evently.Decision
 	if err := ledger.Decide(request.Command, f.clock.Now(), &d); err != nil {
+		if errors.Is(err, evently.ErrReservationNotFound) {
+			return f.forgotten(request)
+		}
 		return evently.Reply{}, err
 	}
 	for i := range d.Entries {
@@ -103,6 +107,31 @@ func (f *fakeBox) Do(_ context.Context, request *evently.Request) (evently.Reply
 		f.observer.Committed(f.state(ledger))
 	}
 	return evently.Reply{Reservation: d.Reservation, Event: d.Event, Replayed: d.Replayed}, nil
+}
+
+// forgotten answers from the row for a reservation that ended so long ago that its ledger has forgotten it.
+func (f *fakeBox) forgotten(request *evently.Request) (evently.Reply, error) {
+	var id evently.ReservationID
+	var confirms, releases bool
+	switch command := request.Command.(type) {
+	case *evently.Confirm:
+		id.Token, confirms = command.Token, true
+	case *evently.Release:
+		id.Token, releases = command.Token, true
+	case *evently.Cancel:
+		id.Token = command.Token
+	}
+	id.Event = request.Event
+	r, found := f.rows[id]
+	switch {
+	case !found || r.User != request.Who:
+		return evently.Reply{}, evently.ErrReservationNotFound
+	case r.Status == evently.Expired && !releases:
+		return evently.Reply{}, evently.ErrReservationExpired
+	case confirms:
+		return evently.Reply{}, evently.ErrReservationCancelled
+	}
+	return evently.Reply{Reservation: r}, nil
 }
 
 func (f *fakeBox) state(ledger *evently.Ledger) *evently.State {
@@ -183,13 +212,13 @@ func (f *fakeBox) States(_ context.Context, filter evently.EventFilter, page eve
 func cut[T any](list []T, page evently.Page) ([]T, *evently.Cursor) {
 	begin := 0
 	if page.After != nil {
-		begin = int(page.After.Order)
+		begin = int(page.After.Event)
 	}
 	end := min(begin+page.Limit, len(list))
 	if end == len(list) {
 		return list[begin:end], nil
 	}
-	return list[begin:end], &evently.Cursor{Order: int64(end)}
+	return list[begin:end], &evently.Cursor{Event: evently.EventID(end)}
 }
 
 func (f *fakeBox) Reservation(_ context.Context, id evently.ReservationID) (*evently.Reservation, error) {

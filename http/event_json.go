@@ -83,8 +83,8 @@ type eventListJSON struct {
 	NextCursor *string      `json:"next_cursor"`
 }
 
-func newEventListJSON(states []*evently.State, next *evently.Cursor) *eventListJSON {
-	return &eventListJSON{Data: mapStates(states, newEventJSON), NextCursor: nextCursor(next)}
+func newEventListJSON(states []*evently.State, next *string) *eventListJSON {
+	return &eventListJSON{Data: mapStates(states, newEventJSON), NextCursor: next}
 }
 
 // mapStates returns what make makes of each state; it is never nil, as an empty list is [] in JSON.

@@ -92,7 +92,7 @@ func (s *Server) listEvents(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(c, http.StatusOK, newEventListJSON(s.caches.newest(list.states), list.next))
+	writeJSON(c, http.StatusOK, newEventListJSON(s.caches.newest(list.states), nextCursor(list.next, query.order())))
 	return nil
 }
 
@@ -148,7 +148,7 @@ func listQueryOf(c *gin.Context) (listQuery, error) {
 	default:
 		fields.Add("sort", "must be starts_at or popularity")
 	}
-	page, err := pageOf(c)
+	page, err := pageOf(c, query.order())
 	if refusal := (*evently.Error)(nil); errors.As(err, &refusal) {
 		fields = append(fields, refusal.Fields...)
 	}
@@ -166,6 +166,14 @@ func (q *listQuery) filter(statuses ...evently.EventStatus) evently.EventFilter 
 	return evently.EventFilter{
 		Text: q.text, Category: q.category, City: q.city, From: q.from, To: q.to, Statuses: statuses, Sort: q.sort,
 	}
+}
+
+// order is the one that the query's cursors belong to.
+func (q *listQuery) order() listOrder {
+	if q.sort == evently.ByPopularity {
+		return eventsByPopularity
+	}
+	return eventsByStart
 }
 
 func (q *listQuery) page() evently.Page {

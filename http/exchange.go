@@ -22,6 +22,7 @@ type exchange struct {
 	gin.ResponseWriter
 	id        string
 	who       evently.Principal
+	ended     bool        // the session is revoked: a stored answer may be given again, and nothing else
 	scope     evently.Key // of the Idempotency-Key under keyOptional; zero: none was sent
 	body      []byte      // the request's, once read
 	bodyRead  bool

@@ -80,7 +80,7 @@ func (s *Server) answerOnce(c *gin.Context, key string, body []byte, next handle
 	}
 	defer claim.Release()
 
-	if err := recorded(c, next); err != nil {
+	if err := s.carriedOut(c, next); err != nil {
 		return err
 	}
 	if status := x.Status(); 200 <= status && status <= 299 {
@@ -97,11 +97,16 @@ func (s *Server) answerOnce(c *gin.Context, key string, body []byte, next handle
 	return nil
 }
 
-// recorded holds the answer of a handler back.
-func recorded(c *gin.Context, next handler) error {
-	x := exchangeOf(c)
-	x.recording = true
-	defer func() { x.recording = false }() // also when it panics
+// carriedOut has a handler answer and holds its answer back. The work goes on when the client has gone: what it comes back for is
+// the answer to an effect that may be there already.
+func (s *Server) carriedOut(c *gin.Context, next handler) error {
+	x, request := exchangeOf(c), c.Request
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(request.Context()), s.config.RequestTimeout)
+	c.Request, x.recording = request.WithContext(ctx), true
+	defer func() { // also when it panics
+		cancel()
+		c.Request, x.recording = request, false
+	}()
 	return next(c)
 }
 

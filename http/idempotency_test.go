@@ -2,9 +2,11 @@ package http
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -228,6 +230,30 @@ func TestIdempotency_StoredThoughTheRequestRanOutOfTime(t *testing.T) {
 	first := w.do(t, "POST", "/things", `{}`, "Idempotency-Key", "k")
 	if first.status != http.StatusOK || len(w.answers.all()) != 1 {
 		t.Fatalf("%d %s", first.status, first.body)
+	}
+}
+
+// The effect of a request may be there before its client hangs up; the answer must be there for when the client comes back.
+func TestIdempotency_CarriedOutThoughTheClientHasGone(t *testing.T) {
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	w := newSite(t, nil, route{method: "POST", path: "/things", key: keyOptional, handle: func(c *gin.Context) error {
+		hangUp()
+		if err := c.Request.Context().Err(); err != nil {
+			return err
+		}
+		if _, bounded := c.Request.Context().Deadline(); !bounded {
+			t.Error("the work has no deadline")
+		}
+		writeJSON(c, http.StatusOK, "done")
+		return nil
+	}})
+	request := httptest.NewRequestWithContext(ctx, "POST", "/things", strings.NewReader("{}"))
+	request.Header.Set("Idempotency-Key", "k")
+	w.server.Handler().ServeHTTP(httptest.NewRecorder(), request)
+	a := w.do(t, "POST", "/things", "{}", "Idempotency-Key", "k")
+	if a.status != http.StatusOK || a.header.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
 	}
 }
 

@@ -22,9 +22,9 @@ import (
 // chain makes what the router calls for a route. The steps are functions around functions, put together once, so that a
 // request allocates nothing for them.
 func (s *Server) chain(r *route) gin.HandlerFunc {
-	answer := s.keyed(r.key, emptyBody(r.noBody, r.handle))
+	answer := s.keyed(r.key, acting(emptyBody(r.noBody, r.handle)))
 	answer = s.limited(r.limit, answer)
-	answer = s.authenticated(r.access, answer)
+	answer = s.authenticated(r.access, r.endsSession, answer)
 	answer = s.addressed(answer)
 	answer = sized(answer)
 	answer = s.crossOrigin(answer)
@@ -164,8 +164,9 @@ func sized(next handler) handler {
 	}
 }
 
-// authenticated finds who makes the request and whether the route is for them.
-func (s *Server) authenticated(needs access, next handler) handler {
+// authenticated finds who makes the request and whether the route is for them. Where a route ends the session, that session is
+// let pass as ended, for acting to stop: who lost the answer to a logout may ask for it again.
+func (s *Server) authenticated(needs access, endsSession bool, next handler) handler {
 	if needs == public {
 		return next
 	}
@@ -176,16 +177,32 @@ func (s *Server) authenticated(needs access, next handler) handler {
 			return evently.ErrUnauthenticated
 		}
 		who, err := s.tokens.verify(token)
-		if err != nil || s.revoked.has(who.Session) {
-			c.Writer.Header()["Www-Authenticate"] = challengeInvalid
-			return evently.ErrUnauthenticated
+		ended := err == nil && s.revoked.has(who.Session)
+		if err != nil || ended && !endsSession {
+			return refuseToken(c)
 		}
 		if who.Role < role {
 			return evently.ErrForbidden
 		}
-		exchangeOf(c).who = who
+		x := exchangeOf(c)
+		x.who, x.ended = who, ended
 		return next(c)
 	}
+}
+
+// acting stops the requests of a session that has ended.
+func acting(next handler) handler {
+	return func(c *gin.Context) error {
+		if exchangeOf(c).ended {
+			return refuseToken(c)
+		}
+		return next(c)
+	}
+}
+
+func refuseToken(c *gin.Context) error {
+	c.Writer.Header()["Www-Authenticate"] = challengeInvalid
+	return evently.ErrUnauthenticated
 }
 
 func bearer(header http.Header) (token string, found bool) {

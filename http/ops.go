@@ -45,11 +45,19 @@ func live(c *gin.Context) error {
 	return nil
 }
 
-var errDraining = &evently.Error{Code: evently.CodeUnavailable, Detail: "The node is shutting down.", RetryAfter: time.Second}
+var (
+	errDraining = &evently.Error{Code: evently.CodeUnavailable, Detail: "The node is shutting down.", RetryAfter: time.Second}
+	errNotReady = &evently.Error{
+		Code: evently.CodeUnavailable, Detail: "Something that the node needs is down; GET /health tells what.", RetryAfter: time.Second,
+	}
+)
 
 func (s *Server) ready(c *gin.Context) error {
 	if s.draining.Load() {
 		return errDraining
+	}
+	if s.health.get(context.WithoutCancel(c.Request.Context())).Status == healthDown {
+		return errNotReady
 	}
 	writeJSON(c, http.StatusOK, statusJSON{"ok"})
 	return nil

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/evently/evently"
 )
 
 func TestHealth(t *testing.T) {
@@ -56,6 +58,24 @@ func TestHealth(t *testing.T) {
 	}
 	if calls.Load() != 1 {
 		t.Errorf("%d calls", calls.Load())
+	}
+}
+
+func TestReadiness_NeedsWhatTheNodeNeeds(t *testing.T) {
+	var database, mail error
+	w := newSite(t, func(c *Config) {
+		c.Health = []HealthCheck{
+			{"database", true, func(context.Context) error { return database }}, {"mail", false, func(context.Context) error { return mail }},
+		}
+	})
+	mail = errors.New("away")
+	if a := w.do(t, "GET", "/readyz", ""); a.status != http.StatusOK {
+		t.Errorf("without what is not needed: %d %s", a.status, a.body)
+	}
+	database = errors.New("away")
+	w.clock.add(healthTTL)
+	if a := w.do(t, "GET", "/readyz", ""); a.problem(t, evently.CodeUnavailable).Detail != errNotReady.Detail || a.header.Get("Retry-After") != "1" {
+		t.Errorf("%v %s", a.header, a.body)
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"strconv"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -13,14 +15,39 @@ import (
 
 const pageLimitDefault = 50
 
-// cursorVersion starts every cursor, so that a later form can be told from this one.
+// listOrder is an order that a list is read in. It starts every cursor, for a cursor means nothing in another order.
+type listOrder byte
+
 const (
-	cursorVersion = 1
-	cursorBytes   = 1 + 3*8
+	eventsByStart listOrder = 1 + iota
+	eventsByPopularity
+	reservationsOfUser  // by time
+	reservationsOfEvent // by number
 )
 
-// pageOf reads ?limit= and ?cursor=.
-func pageOf(c *gin.Context) (evently.Page, error) {
+const cursorBytes = 1 + 3*8
+
+// timeMin and timeMax bound what a list orders by time: the years 1 to 9999, in Unix milliseconds.
+var (
+	timeMin = time.Date(1, time.January, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
+	timeMax = time.Date(10_000, time.January, 1, 0, 0, 0, 0, time.UTC).UnixMilli() - 1
+)
+
+// holds reports whether a row of such a list may have this Cursor.Order. Only a forged cursor has another.
+func (o listOrder) holds(order int64) bool {
+	switch o {
+	case eventsByStart, reservationsOfUser:
+		return timeMin <= order && order <= timeMax
+	case eventsByPopularity: // seats, negated
+		return math.MinInt32 <= order && order <= 0
+	case reservationsOfEvent:
+		return order >= 0
+	}
+	return false
+}
+
+// pageOf reads ?limit= and ?cursor= of a list in an order.
+func pageOf(c *gin.Context, order listOrder) (evently.Page, error) {
 	page := evently.Page{Limit: pageLimitDefault}
 	var fields evently.FieldErrors
 	if text, found := c.GetQuery("limit"); found {
@@ -31,9 +58,9 @@ func pageOf(c *gin.Context) (evently.Page, error) {
 		page.Limit = n
 	}
 	if text, found := c.GetQuery("cursor"); found {
-		cursor, ok := parseCursor(text)
+		cursor, ok := parseCursor(text, order)
 		if !ok {
-			fields.Add("cursor", "is not a cursor of this list")
+			fields.Add("cursor", "is not a cursor of this list in this order")
 		}
 		page.After = cursor
 	}
@@ -41,12 +68,12 @@ func pageOf(c *gin.Context) (evently.Page, error) {
 }
 
 // nextCursor is the text form of a cursor, or nil at the end of a list.
-func nextCursor(cursor *evently.Cursor) *string {
+func nextCursor(cursor *evently.Cursor, order listOrder) *string {
 	if cursor == nil {
 		return nil
 	}
 	raw := make([]byte, 0, cursorBytes)
-	raw = append(raw, cursorVersion)
+	raw = append(raw, byte(order))
 	raw = binary.BigEndian.AppendUint64(raw, uint64(cursor.Order))
 	raw = binary.BigEndian.AppendUint64(raw, uint64(cursor.Event))
 	raw = binary.BigEndian.AppendUint64(raw, uint64(cursor.Token))
@@ -54,18 +81,19 @@ func nextCursor(cursor *evently.Cursor) *string {
 	return &text
 }
 
-func parseCursor(text string) (*evently.Cursor, bool) {
+func parseCursor(text string, order listOrder) (*evently.Cursor, bool) {
 	var raw [cursorBytes]byte
 	if len(text) != base64.RawURLEncoding.EncodedLen(cursorBytes) {
 		return nil, false
 	}
 	// Less than all bytes come of a text with line breaks, which base64 skips.
-	if n, err := base64.RawURLEncoding.Strict().Decode(raw[:], []byte(text)); err != nil || n != cursorBytes || raw[0] != cursorVersion {
+	if n, err := base64.RawURLEncoding.Strict().Decode(raw[:], []byte(text)); err != nil || n != cursorBytes || raw[0] != byte(order) {
 		return nil, false
 	}
-	return &evently.Cursor{
+	cursor := &evently.Cursor{
 		Order: int64(binary.BigEndian.Uint64(raw[1:])),
 		Event: evently.EventID(binary.BigEndian.Uint64(raw[9:])),
 		Token: evently.Token(binary.BigEndian.Uint64(raw[17:])),
-	}, true
+	}
+	return cursor, order.holds(cursor.Order)
 }

@@ -59,7 +59,7 @@ func writeReservation(c *gin.Context, status int, r *evently.Reservation) {
 	answers.Put(buffer)
 }
 
-func writeReservations(c *gin.Context, list []*evently.Reservation, next *evently.Cursor) {
+func writeReservations(c *gin.Context, list []*evently.Reservation, next *string) {
 	buffer := answers.Get().(*[]byte)
 	dst := append((*buffer)[:0], `{"data":[`...)
 	for i, r := range list {
@@ -69,8 +69,8 @@ func writeReservations(c *gin.Context, list []*evently.Reservation, next *eventl
 		dst = appendReservation(dst, r)
 	}
 	dst = append(dst, `],"next_cursor":`...)
-	if cursor := nextCursor(next); cursor != nil {
-		dst = append(append(append(dst, '"'), *cursor...), '"')
+	if next != nil {
+		dst = append(append(append(dst, '"'), *next...), '"')
 	} else {
 		dst = append(dst, "null"...)
 	}

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"errors"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
@@ -71,16 +70,11 @@ func (s *Server) confirmReservation(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := s.decide(c, id, &evently.Confirm{User: principal(c).User, Token: id.Token})
-	switch {
-	case err != nil:
+	reply, err := s.do(c, id.Event, &evently.Confirm{User: principal(c).User, Token: id.Token})
+	if err != nil {
 		return err
-	case r.Status == evently.Cancelled:
-		return evently.ErrReservationCancelled
-	case r.Status == evently.Expired:
-		return evently.ErrReservationExpired
 	}
-	writeReservation(c, http.StatusOK, r)
+	writeReservation(c, http.StatusOK, &reply.Reservation)
 	return nil
 }
 
@@ -89,7 +83,7 @@ func (s *Server) releaseReservation(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.decide(c, id, &evently.Release{User: principal(c).User, Token: id.Token}); err != nil {
+	if _, err := s.do(c, id.Event, &evently.Release{User: principal(c).User, Token: id.Token}); err != nil {
 		return err
 	}
 	writeNothing(c)
@@ -101,29 +95,12 @@ func (s *Server) cancelBooking(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := s.decide(c, id, &evently.Cancel{User: principal(c).User, Token: id.Token})
-	switch {
-	case err != nil:
+	reply, err := s.do(c, id.Event, &evently.Cancel{User: principal(c).User, Token: id.Token})
+	if err != nil {
 		return err
-	case r.Status == evently.Expired:
-		return evently.ErrReservationExpired
 	}
-	writeReservation(c, http.StatusOK, r)
+	writeReservation(c, http.StatusOK, &reply.Reservation)
 	return nil
-}
-
-// decide has the event's owner decide about a reservation. Owners forget reservations that ended long ago, which can
-// change no more: then the row answers.
-func (s *Server) decide(c *gin.Context, id evently.ReservationID, command evently.Command) (*evently.Reservation, error) {
-	reply, err := s.do(c, id.Event, command)
-	if errors.Is(err, evently.ErrReservationNotFound) {
-		r, readErr := s.ownReservation(c, id)
-		if readErr == nil && r.Status.Live() {
-			return nil, err
-		}
-		return r, readErr
-	}
-	return &reply.Reservation, err
 }
 
 // do has the event's owner decide a command of whoever makes the request.

@@ -19,6 +19,7 @@ type route struct {
 	key          keyRule
 	noBody       bool // a request body must be absent or {}
 	always       bool // answered under overload too: probes
+	endsSession  bool // its stored answer is given again to the session that it ended
 }
 
 // access is who may use a route.

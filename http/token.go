@@ -23,7 +23,8 @@ type TokenConfig struct {
 	Secrets []Secret
 	// Issuer and Audience stand in every token and are demanded of it. Default of both: evently.
 	Issuer, Audience string
-	// AccessTTL is how long an access token is valid. A longer one makes a change of role take longer. Default: 15 min.
+	// AccessTTL is how long an access token is valid, also one that a node with a longer AccessTTL signed. A longer one makes a
+	// change of role take longer. Default: 15 min.
 	AccessTTL time.Duration
 	// RefreshTTL is how long a session lives after sign-in. Default: 30 days.
 	RefreshTTL time.Duration
@@ -158,13 +159,24 @@ func (t *tokens) parse(text string) (verifiedToken, error) {
 	if _, err := t.parser.ParseWithClaims(text, &content, t.key); err != nil {
 		return verifiedToken{}, err
 	}
+	if content.IssuedAt == nil {
+		return verifiedToken{}, errors.New("no time of issue")
+	}
+	// Revocations are remembered for AccessTTL, so that no older token may pass, whatever AccessTTL was when it was signed.
+	expiresAt := content.IssuedAt.Add(t.config.AccessTTL)
+	if content.ExpiresAt.Before(expiresAt) {
+		expiresAt = content.ExpiresAt.Time
+	}
+	if !t.now().Before(expiresAt) {
+		return verifiedToken{}, jwt.ErrTokenExpired
+	}
 	user, userErr := evently.ParseUserID(content.Subject)
 	role, roleErr := evently.ParseRole(content.Role)
 	session, sessionErr := parseSession(content.Session)
 	if err := errors.Join(userErr, roleErr, sessionErr); err != nil {
 		return verifiedToken{}, err
 	}
-	return verifiedToken{evently.Principal{User: user, Role: role, Session: session}, content.ExpiresAt.Time}, nil
+	return verifiedToken{evently.Principal{User: user, Role: role, Session: session}, expiresAt}, nil
 }
 
 func (t *tokens) key(token *jwt.Token) (any, error) {

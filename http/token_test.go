@@ -68,27 +68,29 @@ func TestToken_IsRefusedUnlessAllOfItIsRight(t *testing.T) {
 		"alg none": sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, func(header, _ map[string]any) {
 			header["alg"] = "none"
 		}),
-		"alg HS384":           sign(jwt.SigningMethodHS384, testSecret.Key, func(header, _ map[string]any) { header["alg"] = "HS384" }),
-		"alg HS512":           sign(jwt.SigningMethodHS512, testSecret.Key, func(header, _ map[string]any) { header["alg"] = "HS512" }),
-		"alg RS256, our HMAC": sign(jwt.SigningMethodHS256, testSecret.Key, func(header, _ map[string]any) { header["alg"] = "RS256" }),
-		"another key":         sign(jwt.SigningMethodHS256, bytes.Repeat([]byte("y"), 32), func(_, _ map[string]any) {}),
-		"no kid":              set("kid", nil),
-		"unknown kid":         set("kid", "k9"),
-		"kid of another type": set("kid", 1),
-		"no exp":              set("exp", nil),
-		"expired":             set("exp", now.Unix()),
-		"not yet valid":       set("nbf", now.Add(time.Minute).Unix()),
-		"no iss":              set("iss", nil),
-		"other iss":           set("iss", "someone"),
-		"no aud":              set("aud", nil),
-		"other aud":           set("aud", "someone"),
-		"no sub":              set("sub", nil),
-		"other sub":           set("sub", "evt_0000000000007"),
-		"no sid":              set("sid", nil),
-		"zero sid":            set("sid", sessionText(evently.SessionID{})),
-		"upper-case sid":      set("sid", strings.ToUpper(sessionText(evently.SessionID{0xab}))),
-		"no role":             set("role", nil),
-		"unknown role":        set("role", "root"),
+		"alg HS384":                  sign(jwt.SigningMethodHS384, testSecret.Key, func(header, _ map[string]any) { header["alg"] = "HS384" }),
+		"alg HS512":                  sign(jwt.SigningMethodHS512, testSecret.Key, func(header, _ map[string]any) { header["alg"] = "HS512" }),
+		"alg RS256, our HMAC":        sign(jwt.SigningMethodHS256, testSecret.Key, func(header, _ map[string]any) { header["alg"] = "RS256" }),
+		"another key":                sign(jwt.SigningMethodHS256, bytes.Repeat([]byte("y"), 32), func(_, _ map[string]any) {}),
+		"no kid":                     set("kid", nil),
+		"unknown kid":                set("kid", "k9"),
+		"kid of another type":        set("kid", 1),
+		"no exp":                     set("exp", nil),
+		"expired":                    set("exp", now.Unix()),
+		"no iat":                     set("iat", nil),
+		"older than a token may get": set("iat", now.Add(-accessTTLDefault).Unix()),
+		"not yet valid":              set("nbf", now.Add(time.Minute).Unix()),
+		"no iss":                     set("iss", nil),
+		"other iss":                  set("iss", "someone"),
+		"no aud":                     set("aud", nil),
+		"other aud":                  set("aud", "someone"),
+		"no sub":                     set("sub", nil),
+		"other sub":                  set("sub", "evt_0000000000007"),
+		"no sid":                     set("sid", nil),
+		"zero sid":                   set("sid", sessionText(evently.SessionID{})),
+		"upper-case sid":             set("sid", strings.ToUpper(sessionText(evently.SessionID{0xab}))),
+		"no role":                    set("role", nil),
+		"unknown role":               set("role", "root"),
 	} {
 		a := w.do(t, "GET", "/who", "", "Authorization", "Bearer "+text)
 		if a.status != http.StatusUnauthorized {
@@ -241,4 +243,18 @@ func TestTokenConfig_IsChecked(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
+}
+
+// A node whose AccessTTL was lowered remembers revocations for that time only: tokens from before must not outlive it.
+func TestToken_LivesNoLongerThanTheNodeAllows(t *testing.T) {
+	long := newSite(t, func(c *Config) { c.Tokens.AccessTTL = time.Hour })
+	token, _ := long.token(t, evently.RoleUser)
+	short := newSite(t, func(c *Config) { c.Tokens.AccessTTL = time.Minute }, whoRoutes...)
+	ask := func() *answer { return short.do(t, "GET", "/who", "", "Authorization", token) }
+	short.clock.add(time.Minute - time.Second)
+	if a := ask(); a.status != http.StatusOK {
+		t.Errorf("before a minute: %d %s", a.status, a.body)
+	}
+	short.clock.add(time.Second)
+	ask().problem(t, evently.CodeUnauthenticated)
 }
