@@ -80,6 +80,9 @@ var (
 	ErrSessionEnded = errors.New("session has ended")
 )
 
+// SessionsMax bounds the live sessions of a user, so that they fit into one list.
+const SessionsMax = 100
+
 // Accounts stores users and sessions.
 type Accounts interface {
 	// CreateUser returns ErrEmailTaken.
@@ -88,12 +91,13 @@ type Accounts interface {
 	User(ctx context.Context, id UserID) (*User, error)
 	UserByEmail(ctx context.Context, email string) (*User, error)
 
-	// CreateSession stores a session with the digest of its refresh token.
+	// CreateSession stores a session with the digest of its refresh token. When its user has SessionsMax live ones already, the
+	// oldest are revoked.
 	CreateSession(ctx context.Context, session *Session, refresh [32]byte) error
 	// RotateSession replaces the digest of the refresh token and returns the session's user. A digest that is not the current
 	// one revokes the session. It returns ErrSessionEnded in that case too.
 	RotateSession(ctx context.Context, id SessionID, spent, fresh [32]byte, now time.Time) (*User, error)
-	// Sessions lists the live sessions of a user, newest first, at most PageLimitMax.
+	// Sessions lists the live sessions of a user, newest first: SessionsMax at most.
 	Sessions(ctx context.Context, user UserID, now time.Time) ([]*Session, error)
 	// RevokeSession ends a session of a user. It returns ErrNotFound when the user has no such live session.
 	RevokeSession(ctx context.Context, user UserID, id SessionID, now time.Time) error

@@ -26,6 +26,10 @@ func TestEventDetails_ValidateNamesEveryFieldThatIsWrong(t *testing.T) {
 			d.Tiers[0].BasePriceMinor, d.Tiers[0].PriceMinor = PriceMinorMax, PriceMinorMax
 			d.SalesStartAt, d.StartsAt, d.EndsAt, d.Timezone = time.Time{}, year(2000), year(9999), "UTC"
 		}, nil},
+		"all at their least": {func(d *EventDetails) {
+			d.Name, d.HoldTTL, d.MaxPerBooking = "a", HoldTTLMin, 1
+			d.Tiers = []Tier{{Name: "a", Capacity: 1}, {Name: "b"}}
+		}, nil},
 		"no name":               {func(d *EventDetails) { d.Name = "" }, []string{"name"}},
 		"a blank name":          {func(d *EventDetails) { d.Name = " \t\n" }, []string{"name"}},
 		"a long name":           {func(d *EventDetails) { d.Name = strings.Repeat("a", 201) }, []string{"name"}},

@@ -20,7 +20,7 @@ var (
 )
 
 // call is a request at an event actor, and the caller that waits for the answer: in this process, by a channel, without
-// serialization; or on another node, by a message. It is answered exactly once, or never when the actor system loses it;
+// serialization; or on another node, by a message. It is answered exactly once, although a message may be lost between nodes;
 // the caller gives it a deadline.
 type call struct {
 	request *evently.Request
@@ -55,9 +55,13 @@ func (c *call) abandoned(now func() time.Time) bool {
 
 // sendLocal asks an actor of this process and waits for its answer or the end of ctx.
 func sendLocal(ctx context.Context, system *actor.ActorSystem, pid *actor.PID, request *evently.Request) (evently.Reply, error) {
+	process, alive := system.ProcessRegistry.GetLocal(pid.Id)
+	if !alive {
+		return evently.Reply{}, errMoved
+	}
 	c := calls.Get().(*call)
 	c.request = request
-	system.Root.Send(pid, c)
+	process.SendUserMessage(pid, c)
 	select {
 	case out := <-c.answer:
 		c.request = nil
@@ -96,7 +100,34 @@ func newCallMailbox(config *Config, identity string) actor.MailboxProducer {
 // RegisterHandlers implements actor.Mailbox. Proto.Actor calls it before the actor's PID is known to anybody.
 func (m *callMailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher actor.Dispatcher) {
 	m.system = invoker.(actor.Context).ActorSystem()
-	m.Mailbox.RegisterHandlers(invoker, dispatcher)
+	m.Mailbox.RegisterHandlers(&undertaker{MessageInvoker: invoker, mailbox: m.Mailbox}, dispatcher)
+}
+
+// undertaker passes messages to an actor while it lives, and answers the calls that are queued then: Proto.Actor would drop
+// them.
+type undertaker struct {
+	actor.MessageInvoker
+	mailbox actor.Mailbox
+	stopped bool
+}
+
+// InvokeSystemMessage implements actor.MessageInvoker. An event actor has no children, so it has stopped when it has handled
+// Stop.
+func (u *undertaker) InvokeSystemMessage(message any) {
+	u.MessageInvoker.InvokeSystemMessage(message)
+	if _, ok := message.(*actor.Stop); ok && !u.stopped {
+		u.stopped = true
+		u.mailbox.PostSystemMessage(&actor.ResumeMailbox{}) // the queue of an actor that failed is suspended
+	}
+}
+
+// InvokeUserMessage implements actor.MessageInvoker.
+func (u *undertaker) InvokeUserMessage(message any) {
+	if c, ok := message.(*call); ok && u.stopped {
+		c.finish(evently.Reply{}, errMoved)
+		return
+	}
+	u.MessageInvoker.InvokeUserMessage(message)
 }
 
 // PostUserMessage queues any message but a call beyond the bound, or a request from another node that cannot be decided.

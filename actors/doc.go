@@ -11,6 +11,9 @@
 //   - An actor lives through one tenure. Any failure to append retires it; the next activation acquires the event anew,
 //     which fences every commit of the tenure before.
 //
+// Callers on other nodes send the messages of package eventpb. The actor's mailbox makes the same calls of them that callers
+// in this process send without serialization, so that all else knows one kind of caller only.
+//
 // Failures: a caller whose outcome is not known is told so (errUnresolved) and Engine repeats the request. That is
 // safe because requests are idempotent: a Book by its key, the others by the state of what they change. A Revise is the
 // exception: it is not repeated once it may have been decided.

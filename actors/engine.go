@@ -94,7 +94,8 @@ func (e *Engine) attempt(ctx context.Context, attempt int, identity string, requ
 	if local {
 		reply, err = sendLocal(ctx, e.system, pid, request)
 	} else {
-		reply, err = e.sendRemote(ctx, pid, request)
+		deadline, _ := ctx.Deadline() // Do has set one
+		reply, err = e.sendRemote(ctx, time.Until(deadline), pid, request)
 	}
 	if errors.Is(err, errMoved) || errors.Is(err, errUnresolved) || ctx.Err() != nil {
 		e.locator.Forget(Kind, identity, pid)

@@ -242,12 +242,12 @@ func (a *eventActor) request(ctx actor.Context, c *call) {
 		return
 	}
 	a.used = true
-	if !a.office.Step(c, c.request, a.now()) {
+	if a.office.Step(c, c.request, a.now()) {
+		a.config.Metrics.waiting.Inc()
+	} else {
 		a.refuse(c)
-		return
 	}
-	a.config.Metrics.waiting.Inc()
-	a.flush(ctx)
+	a.flush(ctx) // what was due may have to be written even when nothing was decided
 }
 
 func (a *eventActor) refuse(c *call) {

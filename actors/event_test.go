@@ -29,9 +29,13 @@ type memory struct {
 	hold    chan struct{} // when set, appends wait for it
 	missing bool
 	damaged error
+	loading chan struct{} // when set, loads wait for it
 }
 
 func (m *memory) Acquire(context.Context, evently.EventID) (*evently.Tenure, error) {
+	if m.loading != nil {
+		<-m.loading
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.missing {
@@ -469,11 +473,77 @@ func TestEngine_SlowCommitIsWaitedFor(t *testing.T) {
 // An event that cannot be loaded because it is damaged is not loaded again and again.
 func TestEventActor_DamagedEventIsUnavailableAtOnce(t *testing.T) {
 	h := newHall(t, 5)
-	h.journal.damaged = errors.New("storage is damaged")
-	if _, err := h.do(book(1, 1)); !errors.Is(err, evently.ErrUnavailable) {
+	h.journal.damaged, h.journal.loading = errors.New("storage is damaged"), make(chan struct{})
+	told := make(chan error, 1)
+	go func() {
+		_, err := h.do(book(1, 1))
+		told <- err
+	}()
+	h.await("a request that waits", func() bool { return testutil.ToFloat64(h.metrics.waiting) == 1 })
+	close(h.journal.loading)
+	if err := <-told; !errors.Is(err, evently.ErrUnavailable) {
 		t.Errorf("got %v, want %v", err, evently.ErrUnavailable)
 	}
 	if h.locator.spawns != 1 {
 		t.Errorf("%d loads, want 1", h.locator.spawns)
 	}
+}
+
+// Whoever comes too late for an actor is told at once to ask for the next one, also when it failed.
+func TestEventActor_CallsBehindTheEndAreMoved(t *testing.T) {
+	const calls = 20
+	for name, end := range map[string]func(*actor.ActorSystem, *actor.PID){
+		"stopped": func(system *actor.ActorSystem, pid *actor.PID) { system.Root.Stop(pid) },
+		"failed":  func(system *actor.ActorSystem, pid *actor.PID) { system.Root.Send(pid, "fail") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHall(t, 5)
+			entered, goOn := make(chan struct{}), make(chan struct{})
+			props := h.locator.props(evently.EventID(77).String()).Configure(actor.WithGuardian(stopping{}),
+				actor.WithReceiverMiddleware(func(next actor.ReceiverFunc) actor.ReceiverFunc {
+					return func(c actor.ReceiverContext, envelope *actor.MessageEnvelope) {
+						switch envelope.Message {
+						case "wait":
+							close(entered)
+							<-goOn
+						case "fail":
+							panic("asked to")
+						default:
+							next(c, envelope)
+						}
+					}
+				}))
+			system := h.locator.system
+			pid := system.Root.Spawn(props)
+			process, _ := system.ProcessRegistry.GetLocal(pid.Id)
+			system.Root.Send(pid, "wait")
+			<-entered
+			end(system, pid)
+			answers := make(chan outcome, calls+1)
+			for range calls {
+				process.SendUserMessage(pid, &call{request: book(1, 1), answer: answers})
+			}
+			close(goOn)
+			h.await("the end of the actor", func() bool {
+				_, alive := system.ProcessRegistry.GetLocal(pid.Id)
+				return !alive
+			})
+			process.SendUserMessage(pid, &call{request: book(1, 1), answer: answers})
+			for range calls + 1 {
+				if out := <-answers; !errors.Is(out.err, errMoved) {
+					t.Errorf("got %v, want %v", out.err, errMoved)
+				}
+			}
+			if _, err := sendLocal(t.Context(), system, pid, book(1, 1)); !errors.Is(err, errMoved) {
+				t.Errorf("got %v, want %v", err, errMoved)
+			}
+		})
+	}
+}
+
+// stopping is the supervisor that event actors have in a cluster.
+type stopping struct{}
+
+func (stopping) HandleFailure(_ *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID, _ *actor.RestartStatistics, _, _ any) {
+	supervisor.StopChildren(child)
 }

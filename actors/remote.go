@@ -34,12 +34,10 @@ func (s answerSlot) SendSystemMessage(*actor.PID, any) {}
 // Stop implements actor.Process.
 func (s answerSlot) Stop(*actor.PID) {}
 
-// sendRemote asks an actor of another node and waits for its answer or the end of ctx.
-func (e *Engine) sendRemote(ctx context.Context, pid *actor.PID, request *evently.Request) (evently.Reply, error) {
+// sendRemote asks an actor of another node and waits for its answer or the end of ctx, which is left away.
+func (e *Engine) sendRemote(ctx context.Context, left time.Duration, pid *actor.PID, request *evently.Request) (evently.Reply, error) {
 	message := encodeRequest(request)
-	if deadline, ok := ctx.Deadline(); ok {
-		message.TimeoutMs = uint32(min(max(time.Until(deadline).Milliseconds(), 1), math.MaxUint32))
-	}
+	message.TimeoutMs = uint32(min(max(left.Milliseconds(), 1), math.MaxUint32))
 	slot, registry := make(answerSlot, 1), e.system.ProcessRegistry
 	self, fresh := registry.Add(slot, "answer"+registry.NextID())
 	if !fresh {

@@ -176,16 +176,15 @@ func TestEngine_OwnerOnAnotherNodeDecides(t *testing.T) {
 }
 
 func TestEngine_OwnerOnAnotherNodeKnowsNoSuchEvent(t *testing.T) {
-	h := newHall(t, 3)
-	stretch(h)
-	h.journal.missing = true
-	if _, err := h.do(book(1, 1)); !errors.Is(err, evently.ErrEventNotFound) {
-		t.Errorf("got %v, want %v", err, evently.ErrEventNotFound)
-	}
-	request := book(1, 1)
-	request.Event = 0 // has no valid text form
-	if _, err := h.do(request); !errors.Is(err, evently.ErrEventNotFound) {
-		t.Errorf("got %v, want %v", err, evently.ErrEventNotFound)
+	for _, event := range []evently.EventID{77, 0} { // 0 has no valid text form
+		h := newHall(t, 3)
+		stretch(h)
+		h.journal.missing = true
+		request := book(1, 1)
+		request.Event = event
+		if _, err := h.do(request); !errors.Is(err, evently.ErrEventNotFound) {
+			t.Errorf("event %d: got %v, want %v", event, err, evently.ErrEventNotFound)
+		}
 	}
 }
 
@@ -263,7 +262,9 @@ func TestEngine_RevisionWithoutAnswerIsNotRepeated(t *testing.T) {
 	h := newHall(t, 5)
 	w := stretch(h)
 	w.onResponse = func(int, proto.Message) proto.Message { return nil }
-	_, err := h.do(&evently.Request{Event: 77, Command: &evently.Revise{Version: 1, Details: h.journal.event.EventDetails}})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := h.engine.Do(ctx, &evently.Request{Event: 77, Command: &evently.Revise{Version: 1, Details: h.journal.event.EventDetails}})
 	if !errors.Is(err, evently.ErrUnavailable) || w.sent() != 1 {
 		t.Errorf("got %v after %d requests, want %v after 1", err, w.sent(), evently.ErrUnavailable)
 	}

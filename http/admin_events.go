@@ -14,15 +14,15 @@ import (
 
 func (s *Server) adminRoutes() []route {
 	return []route{
-		{method: http.MethodGet, path: "/admin/events", handle: s.listManagedEvents, access: organizer},
+		{method: http.MethodGet, path: "/admin/events", handle: s.listManagedEvents, access: organizer, query: managedQuery},
 		{method: http.MethodPost, path: "/admin/events", handle: s.createEvent, access: organizer, key: keyOptional},
-		{method: http.MethodGet, path: "/admin/events/capacity_utilization", handle: s.listUtilization, access: organizer},
+		{method: http.MethodGet, path: "/admin/events/capacity_utilization", handle: s.listUtilization, access: organizer, query: managedQuery},
 		{method: http.MethodGet, path: "/admin/events/:id", handle: s.getManagedEvent, access: organizer},
 		{method: http.MethodPut, path: "/admin/events/:id", handle: s.reviseEvent, access: organizer},
-		{method: http.MethodDelete, path: "/admin/events/:id", handle: s.deleteEvent, access: organizer},
+		{method: http.MethodDelete, path: "/admin/events/:id", handle: s.deleteEvent, access: organizer, noBody: true},
 		{method: http.MethodPost, path: "/admin/events/:id/publish", handle: s.publishEvent, access: organizer, key: keyOptional, noBody: true},
 		{method: http.MethodPost, path: "/admin/events/:id/cancel", handle: s.cancelEvent, access: organizer, key: keyOptional, noBody: true},
-		{method: http.MethodGet, path: "/admin/events/:id/bookings", handle: s.listEventBookings, access: organizer},
+		{method: http.MethodGet, path: "/admin/events/:id/bookings", handle: s.listEventBookings, access: organizer, query: bookingsQuery},
 	}
 }
 

@@ -102,6 +102,33 @@ func TestCreateEvent_EveryOptionIsKept(t *testing.T) {
 	}
 }
 
+func TestCreateEvent_LocationOfADraftIsWhereItCanBeRead(t *testing.T) {
+	w, _ := newBoxSite(t)
+	bearer, _ := w.token(t, evently.RoleOrganizer)
+	a := w.do(t, "POST", "/admin/events", newEventBody(t, map[string]any{"status": "draft"}), "Authorization", bearer)
+	if read := w.do(t, "GET", a.header.Get("Location"), "", "Authorization", bearer); read.status != 200 || !bytes.Equal(read.body, a.body) {
+		t.Errorf("GET %s: %d %s", a.header.Get("Location"), read.status, read.body)
+	}
+}
+
+// When the answer is no longer stored, the id is what tells the same request from another one with the same key.
+func TestCreateEvent_KeyWhoseAnswerIsGone(t *testing.T) {
+	w, box := newBoxSite(t)
+	bearer, _ := w.token(t, evently.RoleOrganizer)
+	create := func(name string) *answer {
+		clear(w.answers.stored)
+		return w.do(t, "POST", "/admin/events", newEventBody(t, map[string]any{"name": name}), "Authorization", bearer, "Idempotency-Key", "k")
+	}
+	first, again, other := create("One"), create("One"), create("Two")
+	if first.status != 201 || !bytes.Equal(again.body, first.body) {
+		t.Errorf("got %s after %s", again.body, first.body)
+	}
+	var got eventJSON
+	if other.decode(t, &got); got.Name != "Two" || len(box.ledgers) != 2 {
+		t.Errorf("another body made %s; there are %d events", other.body, len(box.ledgers))
+	}
+}
+
 func TestCreateEvent_EveryWrongFieldIsNamed(t *testing.T) {
 	w, box := newBoxSite(t)
 	bearer, _ := w.token(t, evently.RoleOrganizer)

@@ -104,7 +104,7 @@ func TestBook_Refusals(t *testing.T) {
 		{"over the event's limit", "1", `{"quantity":11}`, evently.CodeQuantityExceedsLimit, ""},
 		{"over every limit", "1", `{"quantity":1001}`, evently.CodeQuantityExceedsLimit, ""},
 		{"items over every limit", "2", `{"items":[{"tier_id":"t1","quantity":5000}]}`, evently.CodeQuantityExceedsLimit, ""},
-		{"draft", "3", `{"quantity":1}`, evently.CodeEventNotOnSale, ""},
+		{"draft", "3", `{"quantity":1}`, evently.CodeEventNotFound, ""},
 		{"cancelled", "4", `{"quantity":1}`, evently.CodeEventNotOnSale, ""},
 		{"no such event", "5", `{"quantity":1}`, evently.CodeEventNotFound, ""},
 		{"no such event, items", "5", `{"items":[{"tier_id":"t1","quantity":1}]}`, evently.CodeEventNotFound, ""},

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"mime"
+	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -54,6 +56,28 @@ func emptyBody(noBody bool, next handler) handler {
 		} else if len(body) > 0 {
 			if err := decode(c, &struct{}{}); err != nil {
 				return err
+			}
+		}
+		return next(c)
+	}
+}
+
+// queried refuses a query that is not well formed or has one of the known parameters twice, where reading it would mean to guess.
+func queried(known []string, next handler) handler {
+	if len(known) == 0 {
+		return next
+	}
+	return func(c *gin.Context) error {
+		seen := make(map[string]int)
+		for part := range strings.SplitSeq(c.Request.URL.RawQuery, "&") {
+			rawName, rawValue, _ := strings.Cut(part, "=")
+			name, nameErr := url.QueryUnescape(rawName)
+			_, valueErr := url.QueryUnescape(rawValue)
+			if nameErr != nil || valueErr != nil || strings.Contains(part, ";") {
+				return invalid(fmt.Sprintf("%.100s", strings.ToValidUTF8(rawName, "?")), "is not well formed in the query")
+			}
+			if seen[name]++; seen[name] == 2 && slices.Contains(known, name) {
+				return invalid(name, "stands twice in the query")
 			}
 		}
 		return next(c)

@@ -365,3 +365,25 @@ func TestBody_IsNotMixedUpBetweenRequests(t *testing.T) {
 		}
 	}
 }
+
+func TestParseTime_IsStrict(t *testing.T) {
+	for _, text := range []string{"2027-05-01T18:00:00Z", "2027-05-01T18:00:00.123456789+05:30", "2027-05-01T18:00:00-23:59", "2027-05-01T18:00:00+00:00"} {
+		if _, ok := parseTime(text); !ok {
+			t.Errorf("%q was refused", text)
+		}
+	}
+	for _, text := range []string{
+		"", "2027-05-01", "2027-05-01T18:00:00", "2027-05-01T18:00:00,5Z", "2027-05-01T8:00:00Z", "2027-05-01T18:00:00+24:00",
+		"2027-05-01T18:00:00-24:00", "2027-05-01T18:00:00+05:60", "2027-05-01T18:00:00+05", "2027-05-01T24:00:00Z", "2027-05-01 18:00:00Z",
+	} {
+		if _, ok := parseTime(text); ok {
+			t.Errorf("%q was taken", text)
+		}
+		w := struct {
+			At time.Time `json:"at"`
+		}{}
+		if err := decodeJSON([]byte(`{"at":"`+text+`"}`), &w); err == nil {
+			t.Errorf("%q was taken in a body", text)
+		}
+	}
+}

@@ -16,12 +16,19 @@ import (
 	"github.com/evently/evently"
 )
 
+// The query parameters of lists.
+var (
+	eventsQuery   = []string{"q", "category", "city", "from", "to", "sort", "limit", "cursor"}
+	managedQuery  = append(slices.Clone(eventsQuery), "status")
+	bookingsQuery = []string{"status", "limit", "cursor"}
+)
+
 // popularEvents is the number of events in GET /events/popular.
 const popularEvents = 5
 
 func (s *Server) eventRoutes() []route {
 	return []route{
-		{method: http.MethodGet, path: "/events", handle: s.listEvents},
+		{method: http.MethodGet, path: "/events", handle: s.listEvents, query: eventsQuery},
 		{method: http.MethodGet, path: "/events/popular", handle: s.popularEvents},
 		{method: http.MethodGet, path: "/events/:id", handle: s.getEvent},
 		{method: http.MethodGet, path: "/events/:id/availability", handle: s.getAvailability},
@@ -134,8 +141,8 @@ func listQueryOf(c *gin.Context) (listQuery, error) {
 		if value == "" {
 			return time.Time{}
 		}
-		t, err := time.Parse(time.RFC3339, value)
-		if err != nil {
+		t, ok := parseTime(value)
+		if !ok {
 			fields.Add(name, "must be a time such as 2027-05-01T18:00:00Z")
 		}
 		return t.UTC()
@@ -196,6 +203,7 @@ func matchTag(values []string, tag string, weak bool) (matched, wellFormed bool)
 	if rest == "*" {
 		return true, true
 	}
+	rest = strings.TrimLeft(rest, ", \t") // empty elements are allowed
 	for rest != "" {
 		strong, isWeak := strings.CutPrefix(rest, "W/")
 		end := strings.IndexByte(strings.TrimPrefix(strong, `"`), '"') + 1
@@ -207,7 +215,7 @@ func matchTag(values []string, tag string, weak bool) (matched, wellFormed bool)
 		if rest != "" && rest[0] != ',' {
 			return false, false
 		}
-		rest = strings.TrimLeft(rest, ", \t") // empty elements are allowed
+		rest = strings.TrimLeft(rest, ", \t")
 	}
 	return matched, true
 }

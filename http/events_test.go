@@ -160,6 +160,8 @@ func TestMatchTag(t *testing.T) {
 		{[]string{`"2"`, `"3"`}, true, true, true},
 		{[]string{`"2",, "3",`}, true, true, true},
 		{[]string{`"a,b", "3"`}, true, true, true},
+		{[]string{`, "3"`}, true, true, true},
+		{[]string{` ,,"2",`, `"3"`}, true, true, true},
 		{[]string{`""`}, false, false, true},
 		{[]string{`3`}, false, false, false},
 		{[]string{`"3`}, false, false, false},

@@ -71,6 +71,7 @@ func readBody(c *gin.Context) ([]byte, error) {
 		}
 	}
 	x.bodyRead = true
+	moved(c.Request, working)
 	return x.body, nil
 }
 
@@ -96,6 +97,9 @@ func writeBody(c *gin.Context, status int, body []byte) {
 	}
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	c.Writer.WriteHeader(status)
+	if !exchangeOf(c).recording {
+		moved(c.Request, sending)
+	}
 	// A client that went away is no failure of the server, and net/http ends its connection.
 	_, _ = c.Writer.Write(body)
 }

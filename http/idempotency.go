@@ -89,6 +89,7 @@ func (s *Server) answerOnce(c *gin.Context, key string, body []byte, next handle
 			return err
 		}
 	}
+	moved(c.Request, sending)
 	if len(x.record) > 0 {
 		_, _ = x.Write(x.record) // as in writeBody
 		return nil

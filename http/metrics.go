@@ -13,6 +13,7 @@ type metrics struct {
 	seconds       *prometheus.HistogramVec
 	inFlight      prometheus.Gauge
 	panics        prometheus.Counter
+	refusals      *prometheus.CounterVec
 	rateLimited   *prometheus.CounterVec
 	bookings      *prometheus.CounterVec // outcome: "held", "replayed" or the code of the refusal
 	caches        *prometheus.CounterVec
@@ -43,6 +44,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}, []string{"route", "method"}),
 		inFlight:      gauge("evently_http_in_flight_requests", "Requests being answered."),
 		panics:        counter("evently_http_panics_total", "Requests that ended in a panic."),
+		refusals:      counters("evently_http_refusals_total", "Requests answered with a problem, by its code.", "code"),
 		rateLimited:   counters("evently_http_rate_limited_total", "Requests refused by a rate limit.", "limit"),
 		bookings:      counters("evently_http_bookings_total", "Requests to book, by held, replayed or the code of the refusal.", "outcome"),
 		caches:        counters("evently_http_cache_total", "Look-ups in a cache.", "cache", "result"),
@@ -52,7 +54,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		revokedRead:   gauge("evently_http_revoked_sessions_read_timestamp_seconds", "When the revoked sessions were last read."),
 		revokedErrors: counter("evently_http_revoked_sessions_errors_total", "Failed reads of the revoked sessions."),
 	}
-	registerer.MustRegister(m.requests, m.seconds, m.inFlight, m.panics, m.rateLimited, m.bookings, m.caches, m.replays,
+	registerer.MustRegister(m.requests, m.seconds, m.inFlight, m.panics, m.refusals, m.rateLimited, m.bookings, m.caches, m.replays,
 		m.passwords, m.passwordQueue, m.revokedRead, m.revokedErrors)
 	return m
 }

@@ -22,7 +22,7 @@ import (
 // chain makes what the router calls for a route. The steps are functions around functions, put together once, so that a
 // request allocates nothing for them.
 func (s *Server) chain(r *route) gin.HandlerFunc {
-	answer := s.keyed(r.key, acting(emptyBody(r.noBody, r.handle)))
+	answer := s.keyed(r.key, acting(emptyBody(r.noBody, queried(r.query, r.handle))))
 	answer = s.limited(r.limit, answer)
 	answer = s.authenticated(r.access, r.endsSession, answer)
 	answer = s.addressed(answer)
@@ -45,6 +45,9 @@ func (s *Server) chain(r *route) gin.HandlerFunc {
 			exchanges.Put(x)
 		}()
 		secure(x)
+		if c.Request.Body == http.NoBody {
+			moved(c.Request, working)
+		}
 		if err := answer(c); err != nil {
 			s.writeProblem(c, err)
 		}

@@ -130,7 +130,10 @@ func (s *Server) writeProblem(c *gin.Context, err error) {
 	if refusal.Code == evently.CodeSoldOut {
 		body.Available = &refusal.Available
 	}
+	s.metrics.refusals.WithLabelValues(string(refusal.Code)).Inc()
 	header := c.Writer.Header()
+	delete(header, "Etag") // of the answer that the handler meant to give
+	delete(header, "Location")
 	if refusal.RetryAfter > 0 {
 		header["Retry-After"] = []string{strconv.FormatInt(ceilSeconds(refusal.RetryAfter), 10)}
 	}

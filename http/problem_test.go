@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/evently/evently"
 )
@@ -142,5 +143,20 @@ func TestProblem_UnavailableIsLoggedWithItsCause(t *testing.T) {
 	w.do(t, "GET", "/failing", "").problem(t, evently.CodeUnavailable)
 	if lines := w.logs.lines(); len(lines) != 0 {
 		t.Errorf("logged %q", lines)
+	}
+}
+
+func TestProblem_IsNotTheAnswerThatWasMeant(t *testing.T) {
+	w := newSite(t, nil, route{method: "POST", path: "/fails", handle: func(c *gin.Context) error {
+		c.Header("ETag", `"1"`)
+		c.Header("Location", "/things/1")
+		return evently.ErrUnavailable
+	}})
+	a := w.do(t, "POST", "/fails", "")
+	if a.problem(t, evently.CodeUnavailable); a.header.Get("ETag") != "" || a.header.Get("Location") != "" {
+		t.Errorf("%v", a.header)
+	}
+	if n := testutil.ToFloat64(w.server.metrics.refusals.WithLabelValues(string(evently.CodeUnavailable))); n != 1 {
+		t.Errorf("%v counted", n)
 	}
 }

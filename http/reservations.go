@@ -12,8 +12,8 @@ func (s *Server) reservationRoutes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/reservations/:id", handle: s.getReservation, access: signedIn},
 		{method: http.MethodPost, path: "/reservations/:id/confirm", handle: s.confirmReservation, access: signedIn, key: keyOptional},
-		{method: http.MethodDelete, path: "/reservations/:id", handle: s.releaseReservation, access: signedIn},
-		{method: http.MethodGet, path: "/bookings", handle: s.listBookings, access: signedIn},
+		{method: http.MethodDelete, path: "/reservations/:id", handle: s.releaseReservation, access: signedIn, noBody: true},
+		{method: http.MethodGet, path: "/bookings", handle: s.listBookings, access: signedIn, query: bookingsQuery},
 		{method: http.MethodGet, path: "/bookings/:id", handle: s.getReservation, access: signedIn},
 		{method: http.MethodPost, path: "/bookings/:id/cancel", handle: s.cancelBooking, access: signedIn, key: keyOptional, noBody: true},
 	}

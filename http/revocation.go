@@ -15,6 +15,8 @@ import (
 const (
 	revokedPeriod  = 500 * time.Millisecond
 	revokedTimeout = time.Second
+	// revokedStartMax bounds the tries of the first read, for a database that is just starting or failing over.
+	revokedStartMax = 10 * time.Second
 	// revokedOverlap is how far each read looks back behind the one before: further than clocks of nodes differ and than a
 	// transaction that revokes takes to commit.
 	revokedOverlap = 15 * time.Second
@@ -64,7 +66,7 @@ func (r *revocations) add(ids ...evently.SessionID) {
 // start reads all revocations that matter, so that no request is served without them, and goes on reading new ones until stop.
 func (r *revocations) start(ctx context.Context) error {
 	r.since = r.now().Add(-r.horizon)
-	if err := r.read(ctx); err != nil {
+	if err := r.readFirst(ctx); err != nil {
 		return err
 	}
 	// Requests are still answered after ctx has ended, while the server drains: stop ends the reading.
@@ -72,6 +74,25 @@ func (r *revocations) start(ctx context.Context) error {
 	r.done = make(chan struct{})
 	go r.follow(ctx)
 	return nil
+}
+
+func (r *revocations) readFirst(ctx context.Context) error {
+	ticker, patience := time.NewTicker(revokedPeriod), time.After(revokedStartMax)
+	defer ticker.Stop()
+	for {
+		err := r.read(ctx)
+		if err == nil {
+			return nil
+		}
+		r.metrics.revokedErrors.Inc()
+		select {
+		case <-ticker.C:
+		case <-patience:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func (r *revocations) stop() {

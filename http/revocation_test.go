@@ -111,18 +111,36 @@ func TestRevocation_OutageIsLoggedOnceAndCaughtUp(t *testing.T) {
 	})
 }
 
+func TestRevocation_StartWaitsForTheFirstRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		accounts := newFakeAccounts()
+		accounts.failWith(errors.New("database is away"))
+		accounts.addRevoked(evently.SessionID{1}, time.Now())
+		go func() {
+			<-time.After(revokedStartMax - time.Second)
+			accounts.failWith(nil)
+		}()
+		if r := followed(t, accounts, new(logBuffer)); !r.has(evently.SessionID{1}) {
+			t.Error("a revoked session is not known")
+		}
+	})
+}
+
 func TestRevocation_StartFailsWithoutTheFirstRead(t *testing.T) {
-	accounts := newFakeAccounts()
-	accounts.failWith(errors.New("database is away"))
-	config := newConfig()
-	config.Accounts = accounts
-	server, err := New(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Serve(t.Context(), listen(t)); !errors.Is(err, accounts.fail) {
-		t.Errorf("got %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		accounts := newFakeAccounts()
+		accounts.failWith(errors.New("database is away"))
+		config := newConfig()
+		config.Accounts = accounts
+		server, err := New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		if err := server.Serve(t.Context(), listen(t)); !errors.Is(err, accounts.fail) || time.Since(begun) != revokedStartMax {
+			t.Errorf("got %v after %s", err, time.Since(begun))
+		}
+	})
 }
 
 func TestRevocation_StopEndsTheReading(t *testing.T) {

@@ -16,6 +16,7 @@ type route struct {
 	handle       handler
 	access       access
 	limit        limitKind
+	query        []string // the query parameters it knows
 	key          keyRule
 	noBody       bool // a request body must be absent or {}
 	always       bool // answered under overload too: probes
@@ -67,6 +68,7 @@ func (s *Server) mount(table []route) error {
 	router := gin.New()
 	router.HandleMethodNotAllowed = true
 	router.RedirectTrailingSlash = false // an object has one URL
+	router.UseRawPath = true             // an escaped slash is part of a name
 	if err := router.SetTrustedProxies(s.config.TrustedProxies); err != nil {
 		return err
 	}

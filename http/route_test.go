@@ -3,6 +3,8 @@ package http
 import (
 	"net/http"
 	"testing"
+
+	"github.com/evently/evently"
 )
 
 // What the contract says of all routes of a kind.
@@ -34,5 +36,50 @@ func TestRoutes_KeepTheConventions(t *testing.T) {
 	}
 	if booking != 1 || len(table) < 30 {
 		t.Errorf("%d routes, %d of them book", len(table), booking)
+	}
+}
+
+// An escaped slash is part of a name and leads to no other route.
+func TestRoutes_EscapedSlash(t *testing.T) {
+	w, box := newBoxSite(t)
+	event := box.add(box.event(1, 9, seats("Floor", 10, 100)), nil)
+	path := "/events/" + event.ID.String()
+	if a := w.do(t, "GET", path+"/availability", ""); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	w.do(t, "GET", path+"%2Favailability", "").problem(t, evently.CodeEventNotFound)
+	w.do(t, "GET", "/events%2F"+event.ID.String(), "").problem(t, evently.CodeNotFound)
+}
+
+func TestRoutes_QueryIsStrict(t *testing.T) {
+	w, _ := newBoxSite(t)
+	bearer, _ := w.token(t, evently.RoleAdmin)
+	for query, field := range map[string]string{
+		"q=%zz": "q", "q=a;limit=2": "q", "utm=%": "utm", "%zz=1": "%zz", "limit=1&limit=2": "limit", "limit=1&l%69mit=1": "limit", "q=&q=": "q",
+	} {
+		w.do(t, "GET", "/events?"+query, "").field(t, field)
+	}
+	for _, path := range []string{
+		"/admin/events?status=draft&status=draft", "/admin/events/capacity_utilization?status=draft&status=draft", "/bookings?status=held&status=held",
+	} {
+		w.do(t, "GET", path, "", "Authorization", bearer).field(t, "status")
+	}
+	for _, query := range []string{"", "&", "utm=1&utm=2", "q=a+b%20c"} {
+		if a := w.do(t, "GET", "/events?"+query, ""); a.status != 200 {
+			t.Errorf("%q: %d %s", query, a.status, a.body)
+		}
+	}
+}
+
+func TestRoutes_DeletionsTakeNoBody(t *testing.T) {
+	w, _ := newBoxSite(t)
+	bearer, _ := w.token(t, evently.RoleAdmin)
+	for _, path := range []string{
+		"/reservations/" + evently.ReservationID{Event: 1, Token: 1}.String(), "/admin/events/" + evently.EventID(1).String(),
+	} {
+		w.do(t, "DELETE", path, "junk", "Authorization", bearer).field(t, "body")
+		if a := w.do(t, "DELETE", path, "{}", "Authorization", bearer); a.status != http.StatusNotFound {
+			t.Errorf("%d %s", a.status, a.body)
+		}
 	}
 }

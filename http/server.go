@@ -1,4 +1,4 @@
-// Package http is the public face of Evently: the REST API that API.md describes, and the listener of the operators.
+// Package http is the public face of Evently: the REST API that openapi.json describes, and the listener of the operators.
 //
 // One table of routes (route.go) makes the router. Every request passes the same chain (middleware.go): request id, recovery,
 // metrics and access log, secure headers, CORS, size of the body, access, rate limit, Idempotency-Key, handler. A handler returns an
@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -177,7 +178,7 @@ func (s *Server) build() (err error) {
 		return err
 	}
 	s.metrics = newMetrics(s.config.Registerer)
-	s.tokens = newTokens(s.config.Tokens, s.config.Now)
+	s.tokens = newTokens(s.config.Tokens, s.config.Now, s.metrics)
 	s.revoked = newRevocations(&s.config, s.metrics)
 	s.passwords = newPasswords(s.config.PasswordHashesMax, s.metrics)
 	s.health = &health{checks: s.config.Health, now: s.config.Now, logger: s.config.Logger}
@@ -214,9 +215,9 @@ const (
 )
 
 // Serve answers the public API on a listener, which it closes, until ctx ends. Then it turns readiness off, goes on for
-// Config.DrainDelay, takes no more connections and returns when the requests in flight are answered. It returns nil, or an
-// error when the listener failed, the revoked sessions could not be read at the start, or requests were cut off
-// at Config.DrainTimeout. A Server serves once.
+// Config.DrainDelay, takes no more connections and returns when the requests in flight are answered. Clients that are slow to send
+// a request or to take an answer have drainSlowMax for it then, and what is left at Config.DrainTimeout is cut off and logged. It
+// returns nil, or an error when the listener failed or the revoked sessions could not be read at the start. A Server serves once.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	if err := s.revoked.start(ctx); err != nil {
 		return errors.Join(err, listener.Close())
@@ -242,7 +243,9 @@ func (s *Server) serve(ctx context.Context, server *http.Server, listener net.Li
 	defer abandon()
 	server.BaseContext = func(net.Listener) context.Context { return work }
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	conns := &connections{open: make(map[*connection]struct{})}
+	server.ConnContext, server.ConnState = withConnection, track
+	go func() { failed <- server.Serve(connectionListener{listener, conns}) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("http: serve %s: %w", listener.Addr(), errors.Join(err, server.Close()))
@@ -251,12 +254,21 @@ func (s *Server) serve(ctx context.Context, server *http.Server, listener net.Li
 	beforeShutdown()
 	drain, cancel := context.WithTimeout(work, s.config.DrainTimeout)
 	defer cancel()
+	var hurrying sync.WaitGroup
+	hurrying.Go(func() { conns.hurry(drain) })
 	err := server.Shutdown(drain)
-	if err != nil {
-		err = fmt.Errorf("http: drain %s: %w", listener.Addr(), errors.Join(err, server.Close()))
+	cancel()
+	hurrying.Wait()
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.config.Logger.Warn("connections are cut off that did not end in the time to drain", "address", listener.Addr().String(),
+			"connections", conns.remaining(), "drain_timeout", s.config.DrainTimeout.String())
+		err = server.Close()
 	}
 	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("http: drain %s: %w", listener.Addr(), err)
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/evently/evently"
 )
@@ -150,11 +152,54 @@ func TestServe_CutsOffWhatDoesNotEnd(t *testing.T) {
 	inFlight := w.begin(t, "POST", "/slow", "{}")
 	<-reached
 	s.stop()
-	if err := <-s.ended; !errors.Is(err, context.DeadlineExceeded) {
+	if err := <-s.ended; err != nil {
 		t.Errorf("Serve: %v", err)
+	}
+	if logged := strings.Join(w.logs.lines(), ""); !strings.Contains(logged, `"connections":1`) {
+		t.Errorf("logged %s", logged)
 	}
 	if o := <-inFlight; o.err == nil {
 		t.Errorf("the request in flight was answered: %+v", o.answer)
+	}
+}
+
+// Clients that are slow to send or to take anything do not hold up the end; who waits for an answer gets it.
+func TestServe_DoesNotWaitForSlowClients(t *testing.T) {
+	slow, reached, let := blocking("/slow")
+	large := bytes.Repeat([]byte("x"), 64<<20)
+	w := newSite(t, nil, slow, route{method: "GET", path: "/large", handle: func(c *gin.Context) error {
+		writeBody(c, http.StatusOK, large)
+		return nil
+	}})
+	s := serve(t, w, w.server.Serve)
+	for _, sent := range []string{
+		"", "GET /livez HT", "GET /livez HTTP/1.1\r\nHost: x\r\n", "POST /slow HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 9\r\n\r\n{",
+		"GET /large HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		connection, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connection.Close()
+		if _, err := connection.Write([]byte(sent)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the server works on two of them", func() bool { return testutil.ToFloat64(w.server.metrics.inFlight) == 2 })
+	inFlight := w.begin(t, "POST", "/slow", "{}")
+	<-reached
+	begun := time.Now()
+	s.stop()
+	<-time.After(drainSlowMax + time.Second)
+	close(let)
+	if o := <-inFlight; o.err != nil || o.answer.status != http.StatusOK {
+		t.Errorf("the request in flight: %+v", o)
+	}
+	if err := <-s.ended; err != nil || time.Since(begun) > drainSlowMax+3*time.Second {
+		t.Errorf("Serve: %v after %s", err, time.Since(begun))
+	}
+	if logged := strings.Join(w.logs.lines(), ""); strings.Contains(logged, "cut off") {
+		t.Errorf("logged %s", logged)
 	}
 }
 

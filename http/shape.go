@@ -138,8 +138,20 @@ func customShape(t reflect.Type) *shape {
 	}
 	if t == timeType {
 		s.forms, s.demand = formText, "must be a time such as 2027-05-01T18:00:00Z"
+		s.holds = func(raw []byte) bool { _, ok := parseTime(string(raw[1 : len(raw)-1])); return ok }
 	}
 	return s
+}
+
+// parseTime reads a time of RFC 3339. Unlike time.Parse it takes nothing else: no comma in front of a fraction, no hour of one
+// digit, no offset of a day.
+func parseTime(text string) (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil || text[len("2027-05-01T18")] != ':' || strings.Contains(text, ",") {
+		return t, false
+	}
+	offset := text[len(text)-len("24:00"):]
+	return t, strings.HasSuffix(text, "Z") || offset[:2] < "24" && offset[3:] < "60"
 }
 
 // addFields adds the fields of a struct and of the structs embedded in it.

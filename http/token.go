@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/evently/evently"
 )
@@ -82,6 +83,8 @@ type tokens struct {
 	keys   map[string][]byte // by kid
 	parser *jwt.Parser
 
+	hits, misses prometheus.Counter
+
 	mu sync.Mutex
 	// verified remembers tokens by their digest, for verifying one costs more than all else that is done with it here.
 	verified *lru[[sha256.Size]byte, verifiedToken]
@@ -99,11 +102,12 @@ type claims struct {
 	Role    string `json:"role"`
 }
 
-func newTokens(config TokenConfig, now func() time.Time) *tokens {
+func newTokens(config TokenConfig, now func() time.Time, metrics *metrics) *tokens {
 	t := &tokens{
 		config: config, now: now, keys: make(map[string][]byte),
 		parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithIssuer(config.Issuer),
 			jwt.WithAudience(config.Audience), jwt.WithExpirationRequired(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(now)),
+		hits: metrics.caches.WithLabelValues("tokens", "hit"), misses: metrics.caches.WithLabelValues("tokens", "miss"),
 		verified: newLRU[[sha256.Size]byte, verifiedToken](verifiedTokensMax),
 	}
 	for _, secret := range config.Secrets {
@@ -141,9 +145,11 @@ func (t *tokens) verify(text string) (evently.Principal, error) {
 	if known := t.verified.get(digest); known != nil && t.now().Before(known.expiresAt) {
 		who := known.who
 		t.mu.Unlock()
+		t.hits.Inc()
 		return who, nil
 	}
 	t.mu.Unlock()
+	t.misses.Inc()
 	token, err := t.parse(text)
 	if err != nil {
 		return evently.Principal{}, fmt.Errorf("verify access token: %w", err)

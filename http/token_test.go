@@ -11,6 +11,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/evently/evently"
 )
@@ -141,6 +142,9 @@ func TestToken_ExpiresThoughItIsRemembered(t *testing.T) {
 		if a := ask(); a.status != http.StatusOK {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
+	}
+	if hits, misses := testutil.ToFloat64(w.server.tokens.hits), testutil.ToFloat64(w.server.tokens.misses); hits != 1 || misses != 1 {
+		t.Errorf("%v hits and %v misses counted", hits, misses)
 	}
 	if n := w.server.tokens.verified.len(); n != 1 {
 		t.Errorf("%d tokens remembered", n)

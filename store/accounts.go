@@ -86,17 +86,33 @@ func found[T any](result *T, err, absent error, format string, args ...any) (*T,
 	return result, nil
 }
 
+// lockUserSQL has the sign-ins of one user wait for each other, so that each counts the sessions of those before it.
+const lockUserSQL = `select from users where user_id = $1 for no key update`
+
+// revokeOldestSQL makes room for one session. It is served by sessions_by_user.
+const revokeOldestSQL = `
+update sessions set revoked_at = $2
+where session_id in (
+    select session_id from sessions
+    where user_id = $1 and revoked_at is null and expires_at > $2
+    order by created_at desc, session_id
+    offset $3
+)`
+
 const createSessionSQL = `
 insert into sessions (session_id, user_id, created_at, last_used_at, expires_at, user_agent, ip, refresh)
 values ($1, $2, $3, $4, $5, $6, $7, $8)`
 
 // CreateSession implements evently.Accounts.
 func (a *Accounts) CreateSession(ctx context.Context, session *evently.Session, refresh [32]byte) error {
-	_, err := a.pool.Exec(ctx, createSessionSQL, [16]byte(session.ID), int64(session.User), milliseconds(session.CreatedAt),
+	var batch pgx.Batch // one transaction
+	batch.Queue(lockUserSQL, int64(session.User))
+	batch.Queue(revokeOldestSQL, int64(session.User), milliseconds(session.CreatedAt), evently.SessionsMax-1)
+	batch.Queue(createSessionSQL, [16]byte(session.ID), int64(session.User), milliseconds(session.CreatedAt),
 		milliseconds(session.LastUsedAt), milliseconds(session.ExpiresAt),
 		strings.ToValidUTF8(session.UserAgent, "?"), // a header of any bytes, cut at any byte
 		session.IP, refresh[:])
-	if err != nil {
+	if err := a.pool.SendBatch(ctx, &batch).Close(); err != nil {
 		return failed(err, "create session of user %s", session.User)
 	}
 	return nil
@@ -144,7 +160,7 @@ limit $3`
 
 // Sessions implements evently.Accounts.
 func (a *Accounts) Sessions(ctx context.Context, user evently.UserID, now time.Time) ([]*evently.Session, error) {
-	rows, err := a.pool.Query(ctx, sessionsSQL, int64(user), now, evently.PageLimitMax)
+	rows, err := a.pool.Query(ctx, sessionsSQL, int64(user), now, evently.SessionsMax)
 	if err != nil {
 		return nil, failed(err, "list sessions of user %s", user)
 	}

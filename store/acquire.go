@@ -100,7 +100,11 @@ func acquire(ctx context.Context, tx pgx.Tx, id evently.EventID) (*evently.Tenur
 			return nil, err
 		}
 	}
-	return tenure, checkHead(tenure.Ledger, head.capacity, head.held, head.booked)
+	if err := checkHead(tenure.Ledger, head.capacity, head.held, head.booked); err != nil {
+		return nil, err
+	}
+	// Once more: to load a large event takes a while, and the owner goes by this time.
+	return tenure, tx.QueryRow(ctx, nowSQL).Scan(&tenure.Now)
 }
 
 // loadReservations restores the ledger's reservations. overdue: some have keys that are past their time.

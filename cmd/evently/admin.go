@@ -18,14 +18,10 @@ import (
 	"github.com/evently/evently/http"
 )
 
-// emailBytesMax is the longest address of RFC 5321, section 4.5.3.1.3, without its brackets.
-const emailBytesMax = 254
-
 // createAdmin adds an administrator. The error is evently.ErrEmailTaken when the address has an account.
 func createAdmin(ctx context.Context, accounts evently.Accounts, email, password string) (*evently.User, error) {
-	email = strings.ToLower(strings.TrimSpace(email))
-	if local, domain, found := strings.Cut(email, "@"); !found || local == "" || domain == "" || len(email) > emailBytesMax ||
-		strings.ContainsAny(email, " \t\r\n\x00") {
+	normal, err := http.NormalizeEmail(email)
+	if err != nil {
 		return nil, usageError{fmt.Errorf("admin_email: %q is not an e-mail address", email)}
 	}
 	hash, err := http.HashPassword(password)
@@ -37,7 +33,7 @@ func createAdmin(ctx context.Context, accounts evently.Accounts, email, password
 		return nil, err
 	}
 	user := &evently.User{
-		ID: evently.UserID(random64()), Email: email, Name: "Administrator", Role: evently.RoleAdmin, PasswordHash: hash,
+		ID: evently.UserID(random64()), Email: normal, Name: "Administrator", Role: evently.RoleAdmin, PasswordHash: hash,
 		EmailVerified: true, CreatedAt: time.Now().UTC().Truncate(time.Millisecond),
 	}
 	return user, accounts.CreateUser(ctx, user)

@@ -148,7 +148,7 @@ func (c *Config) settings() []setting {
 		},
 		{
 			name: "refresh_ttl", group: node, value: durationValue{&c.RefreshTTL, time.Hour, 366 * 24 * time.Hour}, fallback: "720h",
-			help: "life of a session without use, 1h to 8784h",
+			help: "life of a session from sign-in, used or not, 1h to 8784h",
 		},
 		{
 			name: "rate_limit_book", group: node, value: limitValue{&c.RateLimitBook}, fallback: "10/1m",
@@ -222,7 +222,7 @@ func (c *Config) settings() []setting {
 		},
 		{
 			name: "cluster_profile", group: node, value: wordValue{&c.ClusterProfile, []string{"lan", "wan", "fast", "local"}}, fallback: "lan",
-			help: "how fast a dead node is noticed: lan 5 s, wan 40 s, fast 2 s, local 4 s",
+			help: "how fast a dead node is noticed: lan 6 s, wan 40 s, fast 2 s, local 6 s",
 		},
 		{
 			name: "remote_tls_cert_file", group: node, value: textValue{&c.RemoteTLSCert},

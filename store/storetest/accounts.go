@@ -19,6 +19,7 @@ func RunAccounts(t *testing.T, open func(t *testing.T) evently.Accounts) {
 		"UserIsReadBack":                       userIsReadBack,
 		"AddressBelongsToOneUser":              addressBelongsToOneUser,
 		"SessionIsReadBack":                    sessionIsReadBack,
+		"NewSessionEndsTheOldestOfTooMany":     newSessionEndsTheOldest,
 		"RotationSpendsTheToken":               rotationSpendsTheToken,
 		"RotationOfAnEndedSessionIsRefused":    rotationOfAnEndedSessionIsRefused,
 		"ConcurrentRotationsHaveOneWinner":     concurrentRotationsHaveOneWinner,
@@ -162,6 +163,35 @@ func sessionIsReadBack(t *testing.T, accounts evently.Accounts) {
 	odd.UserAgent = "cut in the middle of \xc3"
 	if err := accounts.CreateSession(t.Context(), odd, digest(1)); err != nil {
 		t.Errorf("a user agent that is not UTF-8: %v", err)
+	}
+}
+
+func newSessionEndsTheOldest(t *testing.T, accounts evently.Accounts) {
+	user, oldest := signIn(t, accounts)
+	create := func(age int) error {
+		session := newSession(user.ID)
+		session.CreatedAt = now.Add(time.Duration(age) * time.Second)
+		return accounts.CreateSession(t.Context(), session, digest(1))
+	}
+	for i := range evently.SessionsMax - 1 {
+		if err := create(i + 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := accounts.Sessions(t.Context(), user.ID, now)
+	if err != nil || len(list) != evently.SessionsMax || list[len(list)-1].ID != oldest.ID {
+		t.Fatalf("%d sessions, %v; want %d, the first one last", len(list), err, evently.SessionsMax)
+	}
+	const more = 10
+	if results := concurrently(more, func(int) error { return create(evently.SessionsMax) }); count(results, nil) != more {
+		t.Fatal(results)
+	}
+	revoked, err := accounts.RevokedSessions(t.Context(), now)
+	if err != nil || len(revoked) != more || !slices.Contains(revoked, oldest.ID) {
+		t.Errorf("%d sessions are revoked, %v; want %d, the oldest", len(revoked), err, more)
+	}
+	if got, err := accounts.Sessions(t.Context(), user.ID, now); err != nil || len(got) != evently.SessionsMax || got[len(got)-1].ID != list[len(list)-1-more].ID {
+		t.Errorf("%d sessions are left, %v; want the newest %d", len(got), err, evently.SessionsMax)
 	}
 }
 
