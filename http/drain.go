@@ -114,6 +114,7 @@ func (c *connection) hurry() {
 		_ = c.SetReadDeadline(c.until)
 	case sending:
 		_ = c.SetWriteDeadline(c.until)
+	case working:
 	}
 }
 

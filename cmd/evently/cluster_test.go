@@ -303,7 +303,7 @@ func TestCluster_AnyNodeTakesAnyRequestWhileNodesComeAndGo(t *testing.T) {
 		crowd.clients.Wait()
 	}
 	t.Cleanup(endCrowd)
-	crowd.more(500)
+	crowd.more(300)
 
 	began := time.Now()
 	c.signal(t, syscall.SIGTERM)
@@ -319,7 +319,7 @@ func TestCluster_AnyNodeTakesAnyRequestWhileNodesComeAndGo(t *testing.T) {
 	d := member(t, url, seed, b.gossipAddr(t))
 	d.serves(t, 3)
 	crowd.at(a, b, d)
-	crowd.more(500)
+	crowd.more(300)
 	if d.metric(t, "evently_event_actors") == 0 {
 		t.Error("the new node serves no event")
 	}

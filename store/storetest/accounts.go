@@ -190,7 +190,8 @@ func newSessionEndsTheOldest(t *testing.T, accounts evently.Accounts) {
 	if err != nil || len(revoked) != more || !slices.Contains(revoked, oldest.ID) {
 		t.Errorf("%d sessions are revoked, %v; want %d, the oldest", len(revoked), err, more)
 	}
-	if got, err := accounts.Sessions(t.Context(), user.ID, now); err != nil || len(got) != evently.SessionsMax || got[len(got)-1].ID != list[len(list)-1-more].ID {
+	got, err := accounts.Sessions(t.Context(), user.ID, now)
+	if err != nil || len(got) != evently.SessionsMax || got[len(got)-1].ID != list[len(list)-1-more].ID {
 		t.Errorf("%d sessions are left, %v; want the newest %d", len(got), err, evently.SessionsMax)
 	}
 }
