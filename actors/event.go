@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -281,6 +282,7 @@ func (a *eventActor) appended(ctx actor.Context, result *appended) {
 	answers, state := a.office.Committed(result.now)
 	a.config.Observer.Committed(state)
 	a.config.Metrics.waiting.Sub(float64(len(answers)))
+	a.logAnswers(answers)
 	for i := range answers {
 		answers[i].Caller.finish(answers[i].Reply, answers[i].Err)
 	}
@@ -288,6 +290,18 @@ func (a *eventActor) appended(ctx actor.Context, result *appended) {
 	a.tick(ctx)
 	if a.draining {
 		a.finishDrain(ctx)
+	}
+}
+
+// logAnswers follows requests through the actor, at debug level.
+func (a *eventActor) logAnswers(answers []Answer[*call]) {
+	if !a.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	for i := range answers {
+		request := answers[i].Caller.request
+		a.log.Debug("answer", "request_id", request.ID, "command", fmt.Sprintf("%T", request.Command), "who", request.Who.String(),
+			"seq", answers[i].Reply.Reservation.Seq, "error", answers[i].Err)
 	}
 }
 

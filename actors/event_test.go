@@ -1,11 +1,13 @@
 package actors
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -142,9 +144,11 @@ func newHall(t *testing.T, capacity int, options ...func(*Config)) *hall {
 	for _, option := range options {
 		option(&config)
 	}
-	system := actor.NewActorSystemWithConfig(actor.Configure(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
-		return slog.New(slog.DiscardHandler)
-	})))
+	system := actor.NewActorSystemWithConfig(actor.Configure(
+		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }),
+		// A goroutine of Proto.Actor's outlives the system by this time after a dead letter.
+		actor.WithDeadLetterThrottleInterval(time.Millisecond),
+	))
 	t.Cleanup(system.Shutdown)
 	h.locator = &spawner{system: system, props: NewKind(config)}
 	h.engine = NewEngine(system, h.locator, h, h.metrics)
@@ -546,4 +550,35 @@ type stopping struct{}
 
 func (stopping) HandleFailure(_ *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID, _ *actor.RestartStatistics, _, _ any) {
 	supervisor.StopChildren(child)
+}
+
+func TestEventActor_LogsTellTheRequest(t *testing.T) {
+	var log syncedBuffer
+	h := newHall(t, 5, func(c *Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	if _, err := h.do(book(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if text := log.String(); !strings.Contains(text, "msg=answer") || !strings.Contains(text, "request_id=r ") {
+		t.Errorf("the log has no line of the request:\n%s", text)
+	}
+}
+
+// syncedBuffer takes the lines of several goroutines.
+type syncedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *syncedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *syncedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
