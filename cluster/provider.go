@@ -475,9 +475,12 @@ func (p *provider) Shutdown(graceful bool) (err error) {
 			return
 		}
 		if graceful {
-			err = p.list.Leave(leaveTimeout)
+			// Nobody may be left to hear it. Whoever is finds out by probing.
+			if unheard := p.list.Leave(leaveTimeout); unheard != nil {
+				p.log.Warn("left the cluster unheard", "error", unheard)
+			}
 		}
-		err = errors.Join(err, p.list.Shutdown())
+		err = p.list.Shutdown()
 	})
 	return err
 }

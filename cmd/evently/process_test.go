@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/evently/evently/http/apitest"
 	"github.com/evently/evently/store/embedded"
 	"github.com/evently/evently/store/pgtest"
 )
@@ -144,6 +145,8 @@ func (p *process) exit(t *testing.T, within time.Duration) int {
 type upNode struct {
 	*process
 	api, operations, email, password string
+
+	checked *http.Client // see do
 }
 
 func up(t *testing.T, dir string, args ...string) *upNode {
@@ -157,14 +160,13 @@ func up(t *testing.T, dir string, args ...string) *upNode {
 	return n
 }
 
-// do makes a request and decodes the answer into out, if any.
+// do makes a request, holds the answer to the API's document, and decodes the answer into out, if any.
 func (n *upNode) do(t *testing.T, wantStatus int, method, path, token, body string, out any) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, n.api+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	request.Close = true // so that the pool keeps no goroutine
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 		request.Header.Set("Idempotency-Key", method+path)
@@ -172,7 +174,10 @@ func (n *upNode) do(t *testing.T, wantStatus int, method, path, token, body stri
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	response, err := http.DefaultClient.Do(request)
+	if n.checked == nil {
+		n.checked = apitest.NewClient(t, n.api)
+	}
+	response, err := n.checked.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
