@@ -219,7 +219,10 @@ const (
 // a request or to take an answer have drainSlowMax for it then, and what is left at Config.DrainTimeout is cut off and logged. It
 // returns nil, or an error when the listener failed or the revoked sessions could not be read at the start. A Server serves once.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	if err := s.revoked.start(ctx); err != nil {
+	switch err := s.revoked.start(ctx); {
+	case err != nil && ctx.Err() != nil:
+		return listener.Close() // asked to stop before it served anybody
+	case err != nil:
 		return errors.Join(err, listener.Close())
 	}
 	defer s.revoked.stop()

@@ -446,6 +446,7 @@ func TestUp_HoldsExpireAfterACrash(t *testing.T) {
 func TestUp_SecondSignalForces(t *testing.T) {
 	dir := dataDir(t)
 	n := up(t, dir, "--drain-delay=5m")
+	n.healthy(t) // it serves, and so has something to drain
 	n.signal(t, syscall.SIGTERM)
 	eventually(t, upMax, func() error {
 		if !strings.Contains(n.output(), "msg=stopping") {
