@@ -11,6 +11,7 @@ type Request struct {
 	Command Command
 	Who     UserID // who asks; zero: the system
 	ID      string // request id, for logs and the journal
+	Trace   string // W3C traceparent of the caller's span, for logs; empty: none
 }
 
 // Reply is the answer to a Request; which field is set depends on the command, see Decision.
