@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/evently/evently/cluster"
 )
 
 // Exit codes.
@@ -17,6 +19,10 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+
+	// exitRestart is for main alone: the other nodes take this one for dead, or it lost its quorum, and it can come back only
+	// as a new member. main starts the program again in the same process.
+	exitRestart = 3
 )
 
 // run is the whole program: it carries out one command line and returns the exit code. The end of ctx asks it to finish
@@ -33,6 +39,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitOK
 	}
 	fmt.Fprintf(stderr, "evently: %v\n", err)
+	if ctx.Err() == nil && (errors.Is(err, cluster.ErrEvicted) || errors.Is(err, cluster.ErrMinority)) {
+		return exitRestart
+	}
 	if !s.started || errors.As(err, new(usageError)) {
 		fmt.Fprintln(stderr, "See evently --help, or --help after a command.")
 		return exitUsage
@@ -64,7 +73,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings.`,
 		SilenceUsage:  true,
 	}
 	root.AddCommand(
-		s.upCommand(), s.serveCommand(), s.migrateCommand(), s.adminCommand(), s.verifyCommand(), s.configCommand(), s.versionCommand(),
+		s.upCommand(), s.serveCommand(), s.migrateCommand(), s.adminCommand(), s.databaseCommand(), s.verifyCommand(),
+		s.healthCommand(), s.configCommand(), s.versionCommand(),
 	)
 	requireSubcommand(root)
 	return root

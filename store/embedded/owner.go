@@ -102,6 +102,26 @@ func (d dataDir) liveDSN(ctx context.Context) (string, error) {
 	return string(dsn), conn.Close(ctx)
 }
 
+// Running waits until a process owns dataDir and its server answers, and returns that server's DSN. It fails when ctx ends.
+func Running(ctx context.Context, dataDir string) (dsn string, err error) {
+	dir, err := dataDirAt(dataDir)
+	if err != nil {
+		return "", err
+	}
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	for {
+		if dsn, err := dir.liveDSN(ctx); dsn != "" || err != nil {
+			return dsn, err
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("embedded: no server runs on %s: %w", dataDir, ctx.Err())
+		case <-poll.C:
+		}
+	}
+}
+
 // publish writes the DSN at once, so that nobody reads half of it.
 func (d dataDir) publish(dsn string) error {
 	next := d.ownerDSN() + ".new"
