@@ -22,6 +22,7 @@ func (s *Server) adminRoutes() []route {
 		{method: http.MethodDelete, path: "/admin/events/:id", handle: s.deleteEvent, access: organizer, noBody: true},
 		{method: http.MethodPost, path: "/admin/events/:id/publish", handle: s.publishEvent, access: organizer, key: keyOptional, noBody: true},
 		{method: http.MethodPost, path: "/admin/events/:id/cancel", handle: s.cancelEvent, access: organizer, key: keyOptional, noBody: true},
+		{method: http.MethodGet, path: "/admin/analytics/system", handle: s.getSystem, access: admin, query: systemQuery},
 		{method: http.MethodGet, path: "/admin/events/:id/bookings", handle: s.listEventBookings, access: organizer, query: bookingsQuery},
 	}
 }

@@ -124,12 +124,43 @@ func BenchmarkVerify(b *testing.B) {
 	})
 }
 
+// BenchmarkLimiter is a request of another user each time, alone and with others who are told.
 func BenchmarkLimiter(b *testing.B) {
-	limiter := newLimiter[evently.UserID]("book", Limit{10, time.Minute}, newMetrics(prometheus.NewRegistry()).rateLimited)
 	now := time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)
+	for _, name := range []string{"alone", "shared"} {
+		b.Run(name, func(b *testing.B) {
+			metrics := newMetrics(prometheus.NewRegistry())
+			limiter := newLimiter[evently.UserID]("book", Limit{10, time.Minute}, metrics.rateLimited)
+			if name == "shared" {
+				limiter.lost = metrics.sharesLost
+			}
+			b.ReportAllocs()
+			for user := evently.UserID(0); b.Loop(); user++ {
+				limiter.take(user, now)
+				if user%1000 == 0 { // what 10,000 requests a second are in a period
+					newShare(limiter.tell(shareUsersMax))
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkTakenElsewhere is a message of 1,000 users.
+func BenchmarkTakenElsewhere(b *testing.B) {
+	config := newConfig()
+	config.BookLimit = Limit{10, time.Minute}
+	server, err := New(config)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var allowed []allowance[evently.UserID]
+	for user := range evently.UserID(1000) {
+		allowed = append(allowed, allowance[evently.UserID]{user + 1, 1})
+	}
+	body := newShare(allowed)
 	b.ReportAllocs()
-	for user := evently.UserID(0); b.Loop(); user++ {
-		limiter.take(user, now)
+	for b.Loop() {
+		server.TakenElsewhere("n2", body)
 	}
 }
 

@@ -61,7 +61,7 @@ func (s *Server) hold(c *gin.Context) (evently.Reply, error) {
 		request evently.Request
 		book    evently.Book
 	}{
-		evently.Request{Event: event, Who: who, ID: requestID(c)},
+		evently.Request{Event: event, Who: who, ID: requestID(c), Trace: requestTrace(c)},
 		evently.Book{User: who, Key: evently.BookKey(who, key), Items: items, Token: evently.Token(token)},
 	}
 	call.request.Command = &call.book

@@ -19,6 +19,7 @@ const (
 	cacheTTL     = time.Second            // how old a cached value may be while the database answers
 	loadTimeout  = 2 * time.Second        // of one read that fills the cache
 	staleWaitMax = 250 * time.Millisecond // what a request that could have an old value waits for the new one
+	outdatedRest = 100 * time.Millisecond // how old a value may be that is outdated as a whole, see cache.outdate
 	statesMax    = 10_000                 // events
 	listsMax     = 1_000                  // queries
 )
@@ -108,8 +109,10 @@ type cache[K comparable, V any] struct {
 
 	hits, misses, stale prometheus.Counter
 
-	mu      sync.Mutex
-	entries *lru[K, *cached[V]]
+	mu         sync.Mutex
+	entries    *lru[K, *cached[V]]
+	outdatedAt time.Time // what was read before counts as fresh for outdatedRest only
+	missedAt   time.Time // when something changed that has no entry: the changedAt of new ones
 }
 
 // cached is an entry of a cache. Its fields are guarded by the cache's mutex.
@@ -124,9 +127,10 @@ type cached[V any] struct {
 
 // flight is a load that requests wait for. Its result is set before done is closed.
 type flight[V any] struct {
-	done  chan struct{}
-	value V
-	err   error
+	started time.Time
+	done    chan struct{}
+	value   V
+	err     error
 }
 
 func newCache[K comparable, V any](entriesMax int, name string, config *Config, metrics *metrics) *cache[K, V] {
@@ -141,17 +145,18 @@ func newCache[K comparable, V any](entriesMax int, name string, config *Config, 
 // get returns a value not older than cacheTTL, or the last known one when it cannot be loaded now.
 func (c *cache[K, V]) get(ctx context.Context, key K) (V, error) {
 	c.mu.Lock()
-	entry := c.entry(key)
-	if c.now().Before(entry.freshUntil) {
+	entry, now := c.entry(key), c.now()
+	if now.Before(entry.freshUntil) && !c.outdated(entry.freshUntil.Add(-cacheTTL), now) {
 		value, err := entry.value, entry.err
 		c.mu.Unlock()
 		c.hits.Inc()
 		return value, err
 	}
 	stale, known := entry.value, entry.known
-	under, leads := entry.flight, entry.flight == nil
+	under := entry.flight
+	leads := under == nil || c.outdated(under.started, now)
 	if leads {
-		under = &flight[V]{done: make(chan struct{})}
+		under = &flight[V]{started: now, done: make(chan struct{})}
 		entry.flight = under
 	}
 	c.mu.Unlock()
@@ -179,15 +184,14 @@ func (c *cache[K, V]) get(ctx context.Context, key K) (V, error) {
 
 // fly loads a value on behalf of all who wait for it, and so also when the request that began it is gone.
 func (c *cache[K, V]) fly(ctx context.Context, key K, entry *cached[V], under *flight[V]) {
-	started := c.now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
 	under.err = evently.ErrUnavailable // if load panics
-	defer c.land(key, entry, under, started)
+	defer c.land(key, entry, under)
 	under.value, under.err = c.load(ctx, key)
 }
 
-func (c *cache[K, V]) land(key K, entry *cached[V], under *flight[V], started time.Time) {
+func (c *cache[K, V]) land(key K, entry *cached[V], under *flight[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer close(under.done)
@@ -197,10 +201,10 @@ func (c *cache[K, V]) land(key K, entry *cached[V], under *flight[V], started ti
 	}
 	switch {
 	case under.err == nil && current:
-		c.set(entry, under.value, started)
+		c.set(entry, under.value, under.started)
 		under.value = entry.value
 	case errors.Is(under.err, evently.ErrEventNotFound) && current:
-		*entry = cached[V]{err: under.err, freshUntil: started.Add(cacheTTL), changedAt: entry.changedAt}
+		*entry = cached[V]{err: under.err, freshUntil: under.started.Add(cacheTTL), changedAt: entry.changedAt}
 	case under.err != nil && entry.known:
 		c.logger.Warn("serving what is known", slog.Any("key", key), slog.Any("error", under.err))
 		c.stale.Inc()
@@ -244,7 +248,22 @@ func (c *cache[K, V]) expire(key K) {
 	defer c.mu.Unlock()
 	if found := c.entries.get(key); found != nil {
 		(*found).freshUntil, (*found).changedAt, (*found).flight = time.Time{}, c.now(), nil
+	} else {
+		c.missedAt = c.now()
 	}
+}
+
+// outdate is expire for every key, except that what was read a moment ago is good until it is outdatedRest old: so outdating
+// the cache again and again costs each key one load in that time, and no more.
+func (c *cache[K, V]) outdate() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.outdatedAt = c.now()
+}
+
+// outdated reports whether what was read at a moment has been outdated.
+func (c *cache[K, V]) outdated(readAt, now time.Time) bool {
+	return readAt.Before(c.outdatedAt) && now.Sub(readAt) >= outdatedRest
 }
 
 // clear forgets everything, and does not remember what is being loaded now.
@@ -258,5 +277,5 @@ func (c *cache[K, V]) entry(key K) *cached[V] {
 	if found := c.entries.get(key); found != nil {
 		return *found
 	}
-	return *c.entries.put(key, &cached[V]{})
+	return *c.entries.put(key, &cached[V]{changedAt: c.missedAt})
 }

@@ -21,6 +21,7 @@ const bodyBytesMax = 64 << 10
 type exchange struct {
 	gin.ResponseWriter
 	id        string
+	trace     string // the traceparent of the caller; empty: none
 	who       evently.Principal
 	ended     bool        // the session is revoked: a stored answer may be given again, and nothing else
 	scope     evently.Key // of the Idempotency-Key under keyOptional; zero: none was sent
@@ -37,6 +38,9 @@ func exchangeOf(c *gin.Context) *exchange { return c.Writer.(*exchange) }
 
 // requestID is the request's X-Request-Id, sent or made.
 func requestID(c *gin.Context) string { return exchangeOf(c).id }
+
+// requestTrace is the traceparent of the request's caller, or "".
+func requestTrace(c *gin.Context) string { return exchangeOf(c).trace }
 
 // principal is who makes the request. It is zero on public routes.
 func principal(c *gin.Context) evently.Principal { return exchangeOf(c).who }

@@ -370,6 +370,13 @@ func (f *fakeAccounts) RevokedSessions(_ context.Context, since time.Time) ([]ev
 	return list, f.fail
 }
 
+// revokedReads is how often the revoked sessions were read.
+func (f *fakeAccounts) revokedReads() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reads
+}
+
 // fakeAnswers is evently.Answers in memory.
 type fakeAnswers struct {
 	mu        sync.Mutex

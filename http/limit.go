@@ -3,6 +3,7 @@ package http
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,16 +63,31 @@ func (l Limit) validate() error {
 const limitKeysMax = 100_000
 
 // limiter is a token bucket for each key. All it keeps of a bucket is the moment from which it is full again (the generic
-// cell rate algorithm): a request is allowed if that moment, one interval later, is not more than a window ahead.
+// cell rate algorithm): a request is allowed if that moment, one interval later, is not more than a window ahead. Requests
+// allowed elsewhere put it off too, and further ahead than a window: then the bucket owes some (sharing.go).
 type limiter[K comparable] struct {
 	window   time.Duration
 	interval time.Duration // in which one request is earned
 	name     string
 	policy   string
 	refused  prometheus.Counter
+	lost     prometheus.Counter // requests allowed here that others are never told of; nil: they are told of none
 
-	mu     sync.Mutex
-	fullAt *lru[K, time.Time]
+	mu      sync.Mutex
+	buckets *lru[K, bucket]
+	untold  []K // keys with requests that others are to be told of, at most limitKeysMax
+}
+
+// bucket is what a limiter knows of a key.
+type bucket struct {
+	fullAt time.Time
+	untold uint32 // requests allowed here that others were not told of yet
+}
+
+// allowance is a number of requests that were allowed.
+type allowance[K comparable] struct {
+	key   K
+	count uint32
 }
 
 // newLimiter returns nil, which limits nothing, when there is no limit.
@@ -82,7 +98,7 @@ func newLimiter[K comparable](name string, limit Limit, refused *prometheus.Coun
 	return &limiter[K]{
 		window: limit.Window, interval: limit.Window / time.Duration(limit.Requests), name: strconv.Quote(name),
 		policy:  fmt.Sprintf("%q;q=%d;w=%d", name, limit.Requests, ceilSeconds(limit.Window)),
-		refused: refused.WithLabelValues(name), fullAt: newLRU[K, time.Time](limitKeysMax),
+		refused: refused.WithLabelValues(name), buckets: newLRU[K, bucket](limitKeysMax),
 	}
 }
 
@@ -91,19 +107,75 @@ func newLimiter[K comparable](name string, limit Limit, refused *prometheus.Coun
 func (l *limiter[K]) take(key K, now time.Time) (full, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fullAt := l.fullAt.get(key)
-	if fullAt == nil {
-		fullAt = l.fullAt.put(key, now)
-	}
-	if fullAt.Before(now) {
-		*fullAt = now
-	}
-	full = fullAt.Sub(now)
+	b := l.bucket(key, now)
+	full = b.fullAt.Sub(now)
 	if wait = full + l.interval - l.window; wait > 0 {
 		return full, wait
 	}
-	*fullAt = fullAt.Add(l.interval)
+	b.fullAt = b.fullAt.Add(l.interval)
+	if l.lost != nil {
+		l.note(key, b)
+	}
 	return full + l.interval, 0
+}
+
+// note remembers to tell others of a request.
+func (l *limiter[K]) note(key K, b *bucket) {
+	switch {
+	case b.untold > 0:
+	case len(l.untold) == limitKeysMax:
+		l.lost.Inc()
+		return
+	default:
+		l.untold = append(l.untold, key)
+	}
+	b.untold++
+}
+
+// bucket returns the bucket of a key as it is now.
+func (l *limiter[K]) bucket(key K, now time.Time) *bucket {
+	b := l.buckets.get(key)
+	if b == nil {
+		b = l.buckets.put(key, bucket{fullAt: now})
+	}
+	if b.fullAt.Before(now) {
+		b.fullAt = now
+	}
+	return b
+}
+
+// tell returns what was allowed here and not told yet, of at most keysMax keys. What is left is told the next time.
+func (l *limiter[K]) tell(keysMax int) []allowance[K] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.untold) == 0 {
+		return nil
+	}
+	keys := l.untold[:min(len(l.untold), keysMax)]
+	allowed := make([]allowance[K], 0, len(keys))
+	for _, key := range keys {
+		switch b := l.buckets.get(key); {
+		case b == nil: // forgotten since
+			l.lost.Inc()
+		case b.untold > 0: // else forgotten and back again: it stands here twice
+			allowed = append(allowed, allowance[K]{key, b.untold})
+			b.untold = 0
+		}
+	}
+	l.untold = slices.Delete(l.untold, 0, len(keys))
+	return allowed
+}
+
+// hear takes requests from the bucket of a key that were allowed elsewhere. The bucket may so come to owe requests, but
+// hearing of some never puts off the time at which it is full beyond owedMax from now.
+func (l *limiter[K]) hear(allowed allowance[K], now time.Time, owedMax time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.bucket(allowed.key, now)
+	if room := owedMax - b.fullAt.Sub(now); room > 0 {
+		count := min(time.Duration(allowed.count), room/l.interval+1) // so that the product cannot overflow
+		b.fullAt = b.fullAt.Add(min(count*l.interval, room))
+	}
 }
 
 // allow takes a request, tells the client how it stands, and refuses with CodeRateLimited.
@@ -113,7 +185,7 @@ func (l *limiter[K]) allow(c *gin.Context, key K, now time.Time) error {
 	header["Ratelimit-Policy"] = append(header["Ratelimit-Policy"], l.policy)
 	var buf [64]byte
 	text := append(append(buf[:0], l.name...), ";r="...)
-	text = strconv.AppendInt(text, int64((l.window-full)/l.interval), 10)
+	text = strconv.AppendInt(text, int64(max(l.window-full, 0)/l.interval), 10)
 	text = strconv.AppendInt(append(text, ";t="...), ceilSeconds(full), 10)
 	header["Ratelimit"] = append(header["Ratelimit"], string(text))
 	if wait <= 0 {

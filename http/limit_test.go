@@ -82,7 +82,7 @@ func TestLimiter_TableIsBounded(t *testing.T) {
 	for key := range limitKeysMax + 10_000 {
 		limiter.take(key, now)
 	}
-	if n := limiter.fullAt.len(); n != limitKeysMax {
+	if n := limiter.buckets.len(); n != limitKeysMax {
 		t.Errorf("%d keys, bound is %d", n, limitKeysMax)
 	}
 	if _, wait := limiter.take(limitKeysMax, now); wait != time.Minute {

@@ -15,6 +15,8 @@ type metrics struct {
 	panics        prometheus.Counter
 	refusals      *prometheus.CounterVec
 	rateLimited   *prometheus.CounterVec
+	shares        *prometheus.CounterVec // result: "told", "heard", "garbled" or "later_version"
+	sharesLost    prometheus.Counter
 	bookings      *prometheus.CounterVec // outcome: "held", "replayed" or the code of the refusal
 	caches        *prometheus.CounterVec
 	replays       prometheus.Counter
@@ -46,6 +48,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		panics:        counter("evently_http_panics_total", "Requests that ended in a panic."),
 		refusals:      counters("evently_http_refusals_total", "Requests answered with a problem, by its code.", "code"),
 		rateLimited:   counters("evently_http_rate_limited_total", "Requests refused by a rate limit.", "limit"),
+		shares:        counters("evently_http_limit_messages_total", "Messages between nodes about the booking limit.", "result"),
+		sharesLost:    counter("evently_http_limit_lost_bookings_total", "Bookings that other nodes were not told of for want of room."),
 		bookings:      counters("evently_http_bookings_total", "Requests to book, by held, replayed or the code of the refusal.", "outcome"),
 		caches:        counters("evently_http_cache_total", "Look-ups in a cache.", "cache", "result"),
 		replays:       counter("evently_http_replays_total", "Stored answers given again for an Idempotency-Key."),
@@ -54,8 +58,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		revokedRead:   gauge("evently_http_revoked_sessions_read_timestamp_seconds", "When the revoked sessions were last read."),
 		revokedErrors: counter("evently_http_revoked_sessions_errors_total", "Failed reads of the revoked sessions."),
 	}
-	registerer.MustRegister(m.requests, m.seconds, m.inFlight, m.panics, m.refusals, m.rateLimited, m.bookings, m.caches, m.replays,
-		m.passwords, m.passwordQueue, m.revokedRead, m.revokedErrors)
+	registerer.MustRegister(m.requests, m.seconds, m.inFlight, m.panics, m.refusals, m.rateLimited, m.shares, m.sharesLost,
+		m.bookings, m.caches, m.replays, m.passwords, m.passwordQueue, m.revokedRead, m.revokedErrors)
 	return m
 }
 

@@ -35,7 +35,7 @@ func (s *Server) chain(r *route) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		begun := s.config.Now()
 		x := exchanges.Get().(*exchange)
-		*x = exchange{ResponseWriter: c.Writer, id: s.ids.of(c.Request), body: x.body[:0], record: x.record[:0]}
+		*x = exchange{ResponseWriter: c.Writer, id: s.ids.of(c.Request), trace: traceOf(c.Request), body: x.body[:0], record: x.record[:0]}
 		c.Writer = x
 		defer func() {
 			took := s.config.Now().Sub(begun)
@@ -74,7 +74,7 @@ func (s *Server) logAccess(c *gin.Context, x *exchange, took time.Duration) {
 		user = x.who.User.String()
 	}
 	s.config.Logger.LogAttrs(ctx, slog.LevelInfo, "request",
-		slog.String("request_id", x.id), slog.String("method", c.Request.Method), slog.String("path", c.Request.URL.Path),
+		slog.String("request_id", x.id), x.traceAttr(), slog.String("method", c.Request.Method), slog.String("path", c.Request.URL.Path),
 		slog.Int("status", x.Status()), slog.Int("bytes", max(x.Size(), 0)), slog.Float64("seconds", took.Seconds()),
 		slog.String("address", c.ClientIP()), slog.String("user", user))
 }
@@ -132,7 +132,7 @@ func (s *Server) crossOrigin(next handler) handler {
 		return next
 	}
 	methods := []string{"GET, HEAD, POST, PUT, DELETE"}
-	asks := []string{"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Request-Id"}
+	asks := []string{"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Traceparent, X-Request-Id"}
 	tells := []string{"ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"}
 	age := []string{"600"}
 	return func(c *gin.Context) error {

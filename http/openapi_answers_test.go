@@ -61,7 +61,7 @@ func TestOpenAPI_DescribesTheRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bearer, who := w.token(t, evently.RoleOrganizer)
+	bearer, who := w.token(t, evently.RoleAdmin)
 	box.add(box.event(id, who.User, seats("Stalls", 120, 4500), seats("Balcony", 40, 2900)), nil)
 	user, _ := w.token(t, evently.RoleUser)
 	limited := newSite(t, func(config *Config) { config.AddressLimit = Limit{1, time.Hour} })
@@ -99,10 +99,11 @@ func TestOpenAPI_DescribesTheRefusals(t *testing.T) {
 		broken := newSite(t, func(config *Config) {
 			down := &fakeBox{fail: fault, clock: w.clock}
 			config.Engine, config.Catalogue, config.History = down, down, down
+			config.System = func(context.Context, evently.EventID) (*System, error) { return nil, fault }
 		})
 		broken.accounts.failWith(fault)
 		broken.client = &http.Client{Transport: &apitest.Transport{T: t, Contract: parseContract(t), Base: broken.client.Transport}}
-		bearer, _ := broken.token(t, evently.RoleOrganizer)
+		bearer, _ := broken.token(t, evently.RoleAdmin)
 		operations(t, func(t *testing.T, o *operation) {
 			path, body, headers := o.request(t, bearer)
 			got := broken.do(t, o.method, path, body, headers...)
@@ -127,6 +128,7 @@ func parseContract(t *testing.T) *apitest.Contract {
 func TestOpenAPI_DescribesTheAnswers(t *testing.T) {
 	w, box := newBoxSite(t)
 	w.client = apitest.NewClient(t, w.url)
+	administrator, _ := w.token(t, evently.RoleAdmin)
 	organizer, who := w.token(t, evently.RoleOrganizer)
 	user, _ := w.token(t, evently.RoleUser)
 	visited := map[string]bool{}
@@ -244,6 +246,14 @@ func TestOpenAPI_DescribesTheAnswers(t *testing.T) {
 	step(200, "GET /events/{id}", evently.EventID(2).String(), "", "")
 
 	// Operations.
+	step(403, "GET /admin/analytics/system", "", organizer, "")
+	step(503, "GET /admin/analytics/system", "", administrator, "") // nobody to ask
+	w.server.config.System, w.server.config.Membership = exampleSystem, func() Membership { return exampleMembership }
+	step(200, "GET /admin/analytics/system", "", administrator, "")
+	step(200, "GET /admin/analytics/system?event_id="+id, "", administrator, "", "Traceparent", exampleTrace)
+	step(400, "GET /admin/analytics/system?event_id=x", "", administrator, "")
+	step(200, "GET /info", "", "", "")
+	w.server.config.Membership = nil
 	for _, path := range []string{"/health", "/livez", "/readyz", "/info", "/openapi.json", "/docs"} {
 		step(200, "GET "+path, "", "", "")
 	}

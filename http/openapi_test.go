@@ -185,6 +185,9 @@ func TestOpenAPI_OperationsAreComplete(t *testing.T) {
 		if o.Parameters.GetByInAndName(openapi3.ParameterInHeader, "X-Request-Id") == nil {
 			t.Error("parameter X-Request-Id is missing")
 		}
+		if o.Parameters.GetByInAndName(openapi3.ParameterInHeader, "traceparent") == nil {
+			t.Error("parameter traceparent is missing")
+		}
 		if body := o.RequestBody; body != nil {
 			checkMedia(t, "request", body.Value.Content, "application/json")
 		}

@@ -31,8 +31,18 @@ type Info struct {
 	Capabilities []string `json:"capabilities"`
 }
 
+type infoJSON struct {
+	Info
+	Cluster *Membership `json:"cluster"`
+}
+
 func (s *Server) info(c *gin.Context) error {
-	writeJSON(c, http.StatusOK, &s.config.Info)
+	told := infoJSON{Info: s.config.Info}
+	if s.config.Membership != nil {
+		membership := s.config.Membership()
+		told.Cluster = &membership
+	}
+	writeJSON(c, http.StatusOK, &told)
 	return nil
 }
 

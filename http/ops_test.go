@@ -90,11 +90,18 @@ func TestInfo(t *testing.T) {
 	w := newSite(t, func(c *Config) {
 		c.Info = Info{Version: "1.2.3", Commit: "abc", Node: "n1", Capabilities: []string{"bookings"}}
 	})
-	if a := w.do(t, "GET", "/info", ""); string(a.body) != `{"version":"1.2.3","commit":"abc","node":"n1","capabilities":["bookings"]}` {
+	if a := w.do(t, "GET", "/info", ""); string(a.body) != `{"version":"1.2.3","commit":"abc","node":"n1","capabilities":["bookings"],"cluster":null}` {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	w = newSite(t, nil)
 	if a := w.do(t, "GET", "/info", ""); !strings.Contains(string(a.body), `"capabilities":[]`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	w = newSite(t, func(c *Config) {
+		c.Membership = func() Membership { return Membership{Members: 3, Quorum: 2, Quorate: true} }
+	})
+	const want = `,"cluster":{"members":3,"quorum":2,"quorate":true,"serving":false}}`
+	if a := w.do(t, "GET", "/info", ""); !strings.HasSuffix(string(a.body), want) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }

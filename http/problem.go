@@ -151,7 +151,7 @@ func (s *Server) writeProblem(c *gin.Context, err error) {
 
 func (s *Server) logFailure(c *gin.Context, level slog.Level, err error) {
 	s.config.Logger.LogAttrs(c.Request.Context(), level, "request failed",
-		slog.String("request_id", requestID(c)), slog.String("route", c.FullPath()), slog.Any("error", err))
+		slog.String("request_id", requestID(c)), exchangeOf(c).traceAttr(), slog.String("route", c.FullPath()), slog.Any("error", err))
 }
 
 func ceilSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

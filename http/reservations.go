@@ -106,6 +106,6 @@ func (s *Server) cancelBooking(c *gin.Context) error {
 // do has the event's owner decide a command of whoever makes the request.
 func (s *Server) do(c *gin.Context, event evently.EventID, command evently.Command) (evently.Reply, error) {
 	return s.config.Engine.Do(c.Request.Context(), &evently.Request{
-		Event: event, Command: command, Who: principal(c).User, ID: requestID(c),
+		Event: event, Command: command, Who: principal(c).User, ID: requestID(c), Trace: requestTrace(c),
 	})
 }

@@ -10,8 +10,9 @@ import (
 	"github.com/evently/evently"
 )
 
-// How revoked sessions reach a node. A session revoked anywhere is refused here after at most revokedPeriod and the
-// time of one read, well inside the second that the contract allows.
+// How revoked sessions reach a node: at once by a signal (SessionEnded), and when that fails by reading them. A session
+// revoked anywhere is refused here after at most revokedPeriod and the time of one read, well inside the second that the
+// contract allows.
 const (
 	revokedPeriod  = 500 * time.Millisecond
 	revokedTimeout = time.Second
@@ -35,7 +36,8 @@ type revocations struct {
 	mu    sync.RWMutex
 	ended *lru[evently.SessionID, struct{}]
 
-	since  time.Time // from where to read next; of the reading goroutine
+	soon   chan struct{} // asks for a read before the next one is due
+	since  time.Time     // from where to read next; of the reading goroutine
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -43,7 +45,15 @@ type revocations struct {
 func newRevocations(config *Config, metrics *metrics) *revocations {
 	return &revocations{
 		accounts: config.Accounts, now: config.Now, horizon: config.Tokens.AccessTTL, logger: config.Logger, metrics: metrics,
-		ended: newLRU[evently.SessionID, struct{}](revokedMax),
+		ended: newLRU[evently.SessionID, struct{}](revokedMax), soon: make(chan struct{}, 1),
+	}
+}
+
+// readSoon has what was revoked be read at once, and not when the next read is due.
+func (r *revocations) readSoon() {
+	select {
+	case r.soon <- struct{}{}:
+	default: // it is asked for already
 	}
 }
 
@@ -110,6 +120,7 @@ func (r *revocations) follow(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-r.soon:
 		}
 		err := r.read(ctx)
 		if err != nil && ctx.Err() == nil {

@@ -44,12 +44,26 @@ type Config struct {
 	// Tokens says how access tokens are signed and how long they live.
 	Tokens TokenConfig
 
-	// BookLimit is for each user's bookings. Default: no limit.
+	// BookLimit is for each user's bookings, at all nodes together that Share connects. A node hears a moment late of what
+	// others allowed, some 100 ms: a user who asks N nodes within that time may be allowed up to N-1 limits more at once. They are
+	// owed, and all nodes refuse until they are made up for, so that the rate over a longer time is that of one limit. What
+	// does not reach a node is not owed there; at the worst, with no word between nodes, the limit is of each node. Default: no limit.
 	BookLimit Limit
 	// AuthLimit is for each address' requests to register, sign in and refresh. Default: no limit.
 	AuthLimit Limit
 	// AddressLimit is for each address' requests of all kinds. Many users may share an address. Default: no limit.
 	AddressLimit Limit
+
+	// Share tells all other nodes what this one allowed of BookLimit, for their TakenElsewhere. Serve calls it about every
+	// 100 ms if there is anything to tell, with a new body of at most 768 KiB. It must not block. Losing a message errs in favour
+	// of users. Default: this node is alone.
+	Share func(body []byte)
+	// Membership tells how this node sees the cluster, for GET /info and BookLimit. It must not block. Default: GET /info tells
+	// of no cluster.
+	Membership func() Membership
+	// System asks all nodes how they are, for GET /admin/analytics/system, and which one an event is placed on unless it is 0. It
+	// returns nodes that do not answer too, with NodeStatus.Error. Default: the route answers 503 unavailable.
+	System func(ctx context.Context, event evently.EventID) (*System, error)
 
 	// InFlightMax bounds the requests answered at a time; more are refused with 503 overloaded. Probes are always
 	// answered. Raising it costs some 20 KiB of memory a request and lengthens queues. Default: 4096.
@@ -61,6 +75,8 @@ type Config struct {
 	RequestTimeout time.Duration
 	// DrainDelay is how long Serve, told to end, goes on serving with readiness off, for load balancers to notice. Default: 0.
 	DrainDelay time.Duration
+	// Unfit is closed when the node can serve no more and comes back as another: then there is no DrainDelay. Default: never.
+	Unfit <-chan struct{}
 	// DrainTimeout bounds the wait for the requests in flight when Serve ends. Default: 20 s.
 	DrainTimeout time.Duration
 
@@ -184,6 +200,9 @@ func (s *Server) build() (err error) {
 	s.health = &health{checks: s.config.Health, now: s.config.Now, logger: s.config.Logger}
 	s.caches = newCaches(&s.config, s.metrics)
 	s.bookLimiter = newLimiter[evently.UserID]("book", s.config.BookLimit, s.metrics.rateLimited)
+	if s.bookLimiter != nil && s.config.Share != nil {
+		s.bookLimiter.lost = s.metrics.sharesLost
+	}
 	s.authLimiter = newLimiter[netip.Addr]("auth", s.config.AuthLimit, s.metrics.rateLimited)
 	s.addressLimiter = newLimiter[netip.Addr]("address", s.config.AddressLimit, s.metrics.rateLimited)
 	return s.mount(s.routes())
@@ -226,10 +245,16 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		return errors.Join(err, listener.Close())
 	}
 	defer s.revoked.stop()
+	defer s.startSharing()()
 	server := &http.Server{Handler: s.router, ReadTimeout: readTimeout, WriteTimeout: writeTimeout}
 	return s.serve(ctx, server, listener, func() {
 		s.draining.Store(true)
-		<-time.After(s.config.DrainDelay)
+		delay := time.NewTimer(s.config.DrainDelay)
+		defer delay.Stop()
+		select {
+		case <-delay.C:
+		case <-s.config.Unfit:
+		}
 	})
 }
 

@@ -145,6 +145,22 @@ func TestServe_DrainsRequestsInFlight(t *testing.T) {
 	}
 }
 
+func TestServe_DoesNotDelayTheEndOfANodeThatIsUnfit(t *testing.T) {
+	unfit := make(chan struct{})
+	w := newSite(t, func(c *Config) { c.DrainDelay, c.Unfit = time.Hour, unfit })
+	s := serve(t, w, w.server.Serve)
+	defer w.client.CloseIdleConnections()
+	w.do(t, "GET", "/readyz", "")
+	s.stop()
+	eventually(t, "readiness is off", func() bool {
+		return w.do(t, "GET", "/readyz", "").status == http.StatusServiceUnavailable
+	})
+	close(unfit)
+	if err := <-s.ended; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
 func TestServe_CutsOffWhatDoesNotEnd(t *testing.T) {
 	slow, reached, _ := blocking("/slow")
 	w := newSite(t, func(c *Config) { c.DrainTimeout = 10 * time.Millisecond }, slow)
