@@ -21,7 +21,8 @@ var (
 type Journal interface {
 	// Acquire makes the caller the owner of an event and loads its state. Every earlier owner is fenced: a batch of its
 	// that is committing now is waited for, and later ones are refused.
-	// It returns ErrEventNotFound, ErrUnavailable wrapped with the cause, or ctx's error.
+	// It returns ErrEventNotFound, ErrUnavailable wrapped with the cause, which is ErrFenced when another acquisition overtook
+	// this one, or ctx's error.
 	Acquire(ctx context.Context, event EventID) (*Tenure, error)
 
 	// Append queues a batch. It returns ErrOverloaded when the queue is full. Otherwise it calls batch.Done exactly once,

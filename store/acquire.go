@@ -3,11 +3,9 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
-	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,40 +14,47 @@ import (
 	"github.com/evently/evently"
 )
 
-// acquireSQL waits for the row lock of a commit that is under way and fences all later ones of the owner before.
+// acquireSQL waits for the row lock of a commit that is under way and fences all later ones of the owner before. The row is
+// locked first because an update cannot return what it replaces.
 const acquireSQL = `
-update event_heads set epoch = epoch + 1, owner = $2 where event_id = $1
-returning epoch, seq, last_at, capacity, held, booked, clock_timestamp()`
+with ended as (
+    select owner as previous from event_heads where event_id = $1 for update
+)
+update event_heads set epoch = epoch + 1, owner = $2 from ended where event_id = $1
+returning epoch, seq, last_at, capacity, held, booked, clock_timestamp(), previous`
 
-// loadEventSQL reads an event as an object whose keys are the columns, see eventJSON.
-const loadEventSQL = `select to_jsonb(e) from events e where event_id = $1`
+// lockTimeoutSQL bounds each wait for a lock in its transaction, in milliseconds.
+const lockTimeoutSQL = `select set_config('lock_timeout', $1, true)`
 
-// loadReservationsSQL reads what a ledger knows: live reservations, and ended ones whose key is still kept. It uses the
-// index reservations_by_event, in whose order most of the rows lie.
-const loadReservationsSQL = `
-select token, user_id, status, tier, quantity, unit_price, more, created_at, expires_at, confirmed_at, ended_at,
-    created_seq, confirmed_seq, seq, key
-from reservations
-where event_id = $1 and (ended_at is null or key is not null)
-order by created_seq`
+// lockWaitMax bounds the wait for an owner that hangs in the middle of a commit, and is not evicted.
+const lockWaitMax = 5 * time.Second
 
 // forgetKeysSQL clears keys that are past their time; see Acquire.
 const forgetKeysSQL = `
 update reservations set key = null
 where event_id = $1 and key is not null and ended_at < $2`
 
-// lockTimeoutSQL bounds the wait for an owner that hangs in the middle of a commit.
-const lockTimeoutSQL = `select set_config('lock_timeout', $1, true)`
+// errSuperseded is for an acquisition that another one followed before the event was loaded.
+var errSuperseded = fmt.Errorf("%w: %w", evently.ErrUnavailable, evently.ErrFenced)
 
-const acquireLockTimeout = "5s"
-
-// Acquire implements evently.Journal.
+// Acquire implements evently.Journal. When another acquisition follows while it loads, its error is both an
+// evently.ErrUnavailable and an evently.ErrFenced.
+//
+// It works in two phases, each one round trip. The first raises the epoch of the head, in a transaction of its own that
+// has been committed when it is answered. The second reads the event in one snapshot, without locks. A node that is
+// paused between the two, or in the middle of either, keeps nobody from the event.
+//
+// It is safe because the row lock of the head puts the first phase in order with the batches of the owner before. A batch that
+// holds the lock is waited for: it has ended when the epoch is raised. A batch that comes for the lock later finds
+// another epoch and writes nothing. The snapshot is taken after that, so it has every batch of every earlier owner, and
+// nothing can be added until either this owner writes or the epoch is raised again. The latter is fine
+// once the snapshot is taken, for then it is this owner that is fenced; and if it came earlier the snapshot shows it.
+//
+// An owner that hangs with the lock is evicted, see evictor, and waited for no longer than lockWaitMax. When the connection
+// breaks in the first phase nobody knows whether the epoch was raised, and nobody needs to: it only fences the owner
+// before, who acquires the event again.
 func (j *Journal) Acquire(ctx context.Context, event evently.EventID) (*evently.Tenure, error) {
-	var tenure *evently.Tenure
-	err := pgx.BeginFunc(ctx, j.pool, func(tx pgx.Tx) (err error) {
-		tenure, err = acquire(ctx, tx, event)
-		return err
-	})
+	tenure, err := j.acquire(ctx, event)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, evently.ErrEventNotFound
@@ -59,166 +64,83 @@ func (j *Journal) Acquire(ctx context.Context, event evently.EventID) (*evently.
 	return tenure, nil
 }
 
-func acquire(ctx context.Context, tx pgx.Tx, id evently.EventID) (*evently.Tenure, error) {
-	if _, err := tx.Exec(ctx, lockTimeoutSQL, acquireLockTimeout); err != nil {
-		return nil, err
-	}
-	tenure := new(evently.Tenure)
-	if _, err := rand.Read(tenure.Owner[:]); err != nil {
-		return nil, err
-	}
-	var head struct {
-		seq                    int64
-		lastAt                 time.Time
-		capacity, held, booked []int32
-	}
-	var epoch int64
-	err := tx.QueryRow(ctx, acquireSQL, int64(id), pgtype.UUID{Bytes: tenure.Owner, Valid: true}).
-		Scan(&epoch, &head.seq, &head.lastAt, &head.capacity, &head.held, &head.booked, &tenure.Now)
+func (j *Journal) acquire(ctx context.Context, event evently.EventID) (*evently.Tenure, error) {
+	conn, err := j.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	tenure.Epoch = uint64(epoch)
-	var data []byte
-	if err := tx.QueryRow(ctx, loadEventSQL, int64(id)).Scan(&data); err != nil {
-		return nil, err
-	}
-	event, err := decodeEvent(data)
+	defer conn.Release()
+	owned, err := j.takeHead(ctx, conn.Conn(), event)
 	if err != nil {
 		return nil, err
 	}
-	seed := mathrand.Uint64() //nolint:gosec // of an index, not a secret that lasts
-	tenure.Ledger = evently.NewLedger(event, uint64(head.seq), head.lastAt, seed)
-	overdue, err := loadReservations(ctx, tx, tenure)
+	loaded, err := load(ctx, conn.Conn(), owned)
 	if err != nil {
 		return nil, err
 	}
-	if overdue {
+	if loaded.overdue {
 		// The job that clears keys has not run for hours. The ledger would take such a key for new and storage would
-		// refuse it.
-		if _, err := tx.Exec(ctx, forgetKeysSQL, int64(id), tenure.Now.Add(-evently.KeyRetentionMin)); err != nil {
+		// refuse it. No fence is needed: the keys' time is over, whoever owns the event.
+		if err := j.forgetKeys(ctx, conn.Conn(), event, owned.now.Add(-evently.KeyRetentionMin)); err != nil {
 			return nil, err
 		}
 	}
-	if err := checkHead(tenure.Ledger, head.capacity, head.held, head.booked); err != nil {
+	return &evently.Tenure{Ledger: loaded.ledger, Epoch: owned.epoch, Owner: owned.owner, Now: loaded.now}, nil
+}
+
+// head is the row of event_heads as an acquisition left it.
+type head struct {
+	event                  evently.EventID
+	epoch, seq             uint64
+	owner                  [16]byte
+	lastAt, now            time.Time
+	capacity, held, booked []int32
+}
+
+// takeHead is the first phase.
+func (j *Journal) takeHead(ctx context.Context, conn *pgx.Conn, event evently.EventID) (*head, error) {
+	h := &head{event: event}
+	copy(h.owner[:], j.instance[:])
+	rand.Read(h.owner[len(j.instance):])
+	defer j.evictor.watch(conn.PgConn().PID())()
+	var batch pgx.Batch // one transaction
+	var previous [16]byte
+	j.limitLockWait(&batch)
+	batch.Queue(acquireSQL, int64(event), pgtype.UUID{Bytes: h.owner, Valid: true}).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&h.epoch, &h.seq, &h.lastAt, &h.capacity, &h.held, &h.booked, &h.now, &previous)
+	})
+	if err := conn.SendBatch(ctx, &batch).Close(); err != nil {
 		return nil, err
 	}
-	// Once more: to load a large event takes a while, and the owner goes by this time.
-	return tenure, tx.QueryRow(ctx, nowSQL).Scan(&tenure.Now)
+	j.config.Metrics.acquisitions.WithLabelValues(j.relation(previous)).Inc()
+	return h, nil
 }
 
-// loadReservations restores the ledger's reservations. overdue: some have keys that are past their time.
-func loadReservations(ctx context.Context, tx pgx.Tx, tenure *evently.Tenure) (overdue bool, err error) {
-	event := tenure.Ledger.Event()
-	rows, err := tx.Query(ctx, loadReservationsSQL, pgx.QueryResultFormats{pgx.BinaryFormatCode}, int64(event.ID))
-	if err != nil {
-		return false, err
+// Values of the label of evently_acquisitions_total.
+const (
+	previousNone  = "none"
+	previousSelf  = "self"
+	previousOther = "other"
+)
+
+// relation tells whose an owner is. The journals of other processes have other instances.
+func (j *Journal) relation(owner [16]byte) string {
+	switch {
+	case owner == [16]byte{}:
+		return previousNone
+	case [8]byte(owner[:8]) == j.instance:
+		return previousSelf
 	}
-	defer rows.Close()
-	forgotten := tenure.Now.Add(-evently.KeyRetention)
-	var ended []storedReservation
-	for rows.Next() {
-		stored, err := readReservation(rows.RawValues())
-		if err != nil {
-			return false, fmt.Errorf("read a reservation: %w", err)
-		}
-		stored.ID.Event, stored.Currency = event.ID, event.Currency
-		switch {
-		case stored.Status.Live():
-			err = tenure.Ledger.Restore(&stored.Reservation, stored.createdSeq, stored.confirmedSeq, stored.key)
-		case stored.EndedAt.Before(forgotten):
-			overdue = true
-		default:
-			ended = append(ended, stored)
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return false, err
-	}
-	// A ledger forgets in the order of the endings.
-	slices.SortFunc(ended, func(a, b storedReservation) int { return int(int64(a.Seq) - int64(b.Seq)) })
-	for i := range ended {
-		r := &ended[i]
-		if err := tenure.Ledger.Restore(&r.Reservation, r.createdSeq, r.confirmedSeq, r.key); err != nil {
-			return false, err
-		}
-	}
-	return overdue, nil
+	return previousOther
 }
 
-// storedReservation is a row of reservations.
-type storedReservation struct {
-	evently.Reservation
-	createdSeq, confirmedSeq uint64
-	key                      evently.Key
+func (j *Journal) forgetKeys(ctx context.Context, conn *pgx.Conn, event evently.EventID, before time.Time) error {
+	var batch pgx.Batch // one transaction
+	j.limitLockWait(&batch)
+	batch.Queue(forgetKeysSQL, int64(event), before)
+	return conn.SendBatch(ctx, &batch).Close()
 }
 
-// readReservation decodes the binary values of loadReservationsSQL. An event can have a million of them, which scanning
-// by reflection would make slow.
-func readReservation(v [][]byte) (r storedReservation, err error) {
-	for i, length := range []int{8, 8, 2, 2, 4, 8, -1, 8, 8, 8, 8, 8, 8, 8, 16} {
-		if nullable := i == 6 || i == 9 || i == 10 || i == 12 || i == 14; v[i] == nil && nullable || length < 0 {
-			continue
-		}
-		if len(v[i]) != length {
-			return r, fmt.Errorf("column %d has %d bytes, not %d", i, len(v[i]), length)
-		}
-	}
-	r.ID.Token = evently.Token(binary.BigEndian.Uint64(v[0]))
-	r.User = evently.UserID(binary.BigEndian.Uint64(v[1]))
-	r.Status = evently.ReservationStatus(binary.BigEndian.Uint16(v[2]))
-	first := evently.Item{
-		Tier: int(binary.BigEndian.Uint16(v[3])), Quantity: int(binary.BigEndian.Uint32(v[4])),
-		UnitPriceMinor: int64(binary.BigEndian.Uint64(v[5])),
-	}
-	r.Items = evently.OneItem(first)
-	if v[6] != nil {
-		// The binary form of jsonb is a version byte, 1, and the text.
-		if v[6][0] != 1 {
-			return r, fmt.Errorf("jsonb of version %d", v[6][0])
-		}
-		if r.Items, err = decodeItems(first, v[6][1:]); err != nil {
-			return r, err
-		}
-	}
-	r.CreatedAt, r.ExpiresAt, r.ConfirmedAt, r.EndedAt = readTime(v[7]), readTime(v[8]), readTime(v[9]), readTime(v[10])
-	r.createdSeq = binary.BigEndian.Uint64(v[11])
-	if v[12] != nil {
-		r.confirmedSeq = binary.BigEndian.Uint64(v[12])
-	}
-	r.Seq = binary.BigEndian.Uint64(v[13])
-	if v[14] != nil {
-		r.key = evently.Key{Hi: binary.BigEndian.Uint64(v[14][:8]), Lo: binary.BigEndian.Uint64(v[14][8:])}
-	}
-	return r, nil
-}
-
-// readTime decodes a binary timestamptz; null is the zero time.
-func readTime(v []byte) time.Time {
-	if v == nil {
-		return time.Time{}
-	}
-	return time.UnixMicro(int64(binary.BigEndian.Uint64(v)) + postgresEpoch).UTC()
-}
-
-// checkHead compares the sums of the reservations with the head, which was written on its own.
-func checkHead(ledger *evently.Ledger, capacity, held, booked []int32) error {
-	if err := ledger.Check(); err != nil {
-		return err
-	}
-	var sums evently.Availability
-	ledger.Availability(&sums)
-	if len(sums.Tiers) != len(capacity) || len(capacity) != len(held) || len(capacity) != len(booked) {
-		return fmt.Errorf("storage is damaged: %d tiers, and %d in the head", len(sums.Tiers), len(capacity))
-	}
-	for i, sum := range sums.Tiers {
-		head := evently.TierAvailability{Capacity: int(capacity[i]), Held: int(held[i]), Booked: int(booked[i])}
-		if sum != head {
-			return fmt.Errorf("storage is damaged: tier %s has %+v in its rows and %+v in the head", evently.TierID(i), sum, head)
-		}
-	}
-	return nil
+func (j *Journal) limitLockWait(batch *pgx.Batch) {
+	batch.Queue(lockTimeoutSQL, strconv.FormatInt(j.lockWait.Milliseconds(), 10))
 }

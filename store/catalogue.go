@@ -23,10 +23,15 @@ var _ evently.Catalogue = (*Catalogue)(nil)
 // NewCatalogue returns the catalogue of a database.
 func NewCatalogue(pool *pgxpool.Pool) *Catalogue { return &Catalogue{pool} }
 
-// createEventSQL writes nothing when the event is there already.
+// createEventSQL writes nothing when the event is there already. It names its columns: further ones keep their defaults.
 const createEventSQL = `
 with event as (
-    insert into events select * from jsonb_populate_record(null::events, $1) on conflict do nothing
+    insert into events (event_id, organizer, status, version, created_at, name, description, category, venue, city, timezone,
+        currency, starts_at, ends_at, sales_start_at, sales_end_at, hold_ttl_ms, max_per_booking, tiers)
+    select event_id, organizer, status, version, created_at, name, description, category, venue, city, timezone,
+        currency, starts_at, ends_at, sales_start_at, sales_end_at, hold_ttl_ms, max_per_booking, tiers
+    from jsonb_populate_record(null::events, $1)
+    on conflict do nothing
     returning event_id, created_at
 ), head as (
     insert into event_heads (event_id, seq, last_at, capacity, held, booked)
@@ -49,7 +54,7 @@ func (c *Catalogue) CreateEvent(
 	for i, tier := range event.Tiers {
 		capacity[i] = int32(tier.Capacity)
 	}
-	tag, err := c.pool.Exec(ctx, createEventSQL, data, evently.EventCreatedEntry, int64(who), requestID, capacity)
+	tag, err := c.pool.Exec(ctx, createEventSQL, string(data), evently.EventCreatedEntry, int64(who), requestID, capacity)
 	switch {
 	case violates(err, "journal_pkey"): // the journal outlives the event
 		return nil, fmt.Errorf("create event %s: deleted before: %w", event.ID, evently.ErrEventNotFound)

@@ -20,37 +20,73 @@ func openPool(t *testing.T, url string, size int32) *pgxpool.Pool {
 	return pool
 }
 
+// onEverySchema tests with the schema of this program, and with that of a later one that nodes of both versions share.
+func onEverySchema(t *testing.T, run func(t *testing.T, database func(t *testing.T) (url string))) {
+	t.Run("own", func(t *testing.T) {
+		run(t, func(t *testing.T) string { return pgtest.Database(t) })
+	})
+	t.Run("one ahead", func(t *testing.T) {
+		run(t, func(t *testing.T) string {
+			url := pgtest.Database(t)
+			expand(t, url)
+			return url
+		})
+	})
+}
+
 func TestCatalogue_Conforms(t *testing.T) {
-	storetest.RunCatalogue(t, func(t *testing.T) (evently.Catalogue, evently.Journal) {
-		b := newBench(t, JournalConfig{})
-		return b.events, b.journal
+	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+		storetest.RunCatalogue(t, func(t *testing.T) (evently.Catalogue, evently.Journal) {
+			b := benchOn(t, openPool(t, database(t), 8), JournalConfig{})
+			return b.events, b.journal
+		})
 	})
 }
 
 func TestJournal_Conforms(t *testing.T) {
-	storetest.RunJournal(t, func(t *testing.T) (evently.Catalogue, evently.Journal, func() int) {
-		b := newBench(t, JournalConfig{})
-		t.Cleanup(b.verify)
-		return b.events, b.journal, func() int { return b.count("select count(*) from reservations") }
+	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+		storetest.RunJournal(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.Journal, func() int) {
+			return journalsOn(t, database(t))
+		})
+	})
+	t.Run("behind a pooler that forbids prepared statements", func(t *testing.T) {
+		storetest.RunJournal(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.Journal, func() int) {
+			return journalsOn(t, with(pgtest.Database(t), "default_query_exec_mode=exec"))
+		})
 	})
 }
 
+// journalsOn returns the journals of two nodes.
+func journalsOn(t *testing.T, url string) (evently.Catalogue, evently.Journal, evently.Journal, func() int) {
+	t.Helper()
+	b := benchOn(t, openPool(t, url, 8), JournalConfig{})
+	t.Cleanup(b.verify)
+	other := benchOn(t, openPool(t, url, 8), JournalConfig{})
+	return b.events, b.journal, other.journal, func() int { return b.count("select count(*) from reservations") }
+}
+
 func TestHistory_Conforms(t *testing.T) {
-	storetest.RunHistory(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.History) {
-		b := newBench(t, JournalConfig{})
-		return b.events, b.journal, NewHistory(b.pool)
+	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+		storetest.RunHistory(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.History) {
+			b := benchOn(t, openPool(t, database(t), 8), JournalConfig{})
+			return b.events, b.journal, NewHistory(b.pool)
+		})
 	})
 }
 
 func TestAccounts_Conforms(t *testing.T) {
-	storetest.RunAccounts(t, func(t *testing.T) evently.Accounts {
-		return NewAccounts(openPool(t, pgtest.Database(t), 16))
+	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+		storetest.RunAccounts(t, func(t *testing.T) evently.Accounts {
+			return NewAccounts(openPool(t, database(t), 16))
+		})
 	})
 }
 
 func TestAnswers_Conforms(t *testing.T) {
-	storetest.RunAnswers(t, func(t *testing.T) (one, other evently.Answers) {
-		url := pgtest.Database(t)
-		return NewAnswers(openPool(t, url, 6)), NewAnswers(openPool(t, url, 6))
+	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+		storetest.RunAnswers(t, func(t *testing.T) (one, other evently.Answers) {
+			url := database(t)
+			return NewAnswers(openPool(t, url, 6)), NewAnswers(openPool(t, url, 6))
+		})
 	})
 }

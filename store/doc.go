@@ -17,6 +17,12 @@
 // the connection broke after the statement was sent. Only Acquire settles the unknown: it waits for the row lock of a
 // commit that is under way, and raises the epoch, so that one that has not begun yet is fenced.
 //
+// An owner that hangs, stopped or cut off in the middle of a commit, keeps the lock of its head. Whoever acquires the event
+// ends that session after half a second at most: see evictor.
+//
+// Schema: nodes of two versions share it while they are upgraded one by one, see Migrate. What nodes cache of it is kept
+// fresh by signals, see Listener; never by one that a booking would have to send.
+//
 // Time: the database's clock is the journal's. The rule of expiry is applied by the ledger in the order of the journal, and
 // not again in the transaction: the order alone keeps seats safe, and a second look at the clock would turn a commit that
 // is merely slow into a failed batch of everybody else.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -40,6 +41,10 @@ type Journal struct {
 	pool    *pgxpool.Pool
 	config  JournalConfig
 	writers []*writer
+	evictor *evictor
+
+	instance [8]byte       // random; the first half of the owners of all its tenures
+	lockWait time.Duration // lockWaitMax
 
 	mu     sync.RWMutex // held for reading while appending, so that Close sees every batch
 	closed bool
@@ -67,7 +72,9 @@ func OpenJournal(pool *pgxpool.Pool, config JournalConfig) *Journal {
 	if config.Metrics == nil {
 		config.Metrics = NewMetrics(prometheus.NewRegistry())
 	}
-	j := &Journal{pool: pool, config: config}
+	j := &Journal{pool: pool, config: config, lockWait: lockWaitMax}
+	j.evictor = newEvictor(pool.Config().ConnConfig, &j.config)
+	rand.Read(j.instance[:])
 	for range config.Writers {
 		w := newWriter(pool.Config().ConnConfig, &j.config)
 		j.writers = append(j.writers, w)
@@ -93,7 +100,8 @@ func (j *Journal) Append(batch *evently.Batch) error {
 	}
 }
 
-// Close writes what is queued, refuses what comes, and closes the writers' connections. Calling it again does nothing.
+// Close writes what is queued, refuses what comes, and closes the writers' connections. Later acquisitions evict nobody.
+// Calling it again does nothing.
 func (j *Journal) Close() {
 	j.mu.Lock()
 	closed := j.closed
@@ -107,6 +115,7 @@ func (j *Journal) Close() {
 	for _, w := range j.writers {
 		<-w.stopped
 	}
+	j.evictor.close()
 }
 
 // dueSQL reads the whole table: an index on next_due would keep head updates from staying on their page. The order is

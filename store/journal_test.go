@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,12 +30,7 @@ type bench struct {
 
 func newBench(t *testing.T, config JournalConfig) *bench {
 	t.Helper()
-	pool, err := Open(t.Context(), pgtest.Database(t), PoolOptions{MaxConns: 8})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	return benchOn(t, pool, config)
+	return benchOn(t, openPool(t, pgtest.Database(t), 8), config)
 }
 
 func benchOn(t *testing.T, pool *pgxpool.Pool, config JournalConfig) *bench {
@@ -52,6 +45,15 @@ func benchOn(t *testing.T, pool *pgxpool.Pool, config JournalConfig) *bench {
 // event stores a published event with tiers of these capacities.
 func (b *bench) event(capacities ...int) evently.EventID {
 	b.Helper()
+	event := newEvent(capacities...)
+	if _, err := b.events.CreateEvent(b.Context(), event, 1, "create"); err != nil {
+		b.Fatal(err)
+	}
+	return event.ID
+}
+
+// newEvent returns a published event with tiers of these capacities.
+func newEvent(capacities ...int) *evently.Event {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	event := &evently.Event{
 		ID: evently.EventID(mathrand.Uint64() | 1), Organizer: 1, Status: evently.EventPublished, Version: 1, CreatedAt: now,
@@ -63,10 +65,7 @@ func (b *bench) event(capacities ...int) evently.EventID {
 	for i, capacity := range capacities {
 		event.Tiers = append(event.Tiers, evently.Tier{Name: fmt.Sprint("tier ", i), Capacity: capacity, BasePriceMinor: 1000, PriceMinor: 1200})
 	}
-	if _, err := b.events.CreateEvent(b.Context(), event, 1, "create"); err != nil {
-		b.Fatal(err)
-	}
-	return event.ID
+	return event
 }
 
 // owner is an office of the bench.
@@ -206,17 +205,17 @@ func TestJournal_FullQueueIsOverloaded(t *testing.T) {
 // with the commit still to come. In both cases Acquire settles it for good.
 func TestJournal_UnknownOutcomeIsSettledByAcquire(t *testing.T) {
 	t.Run("committed", func(t *testing.T) {
-		cut := new(atomic.Bool)
-		b := benchOn(t, openThrough(t, cut), JournalConfig{})
+		wire := new(wire)
+		b := benchOn(t, openWire(t, pgtest.Database(t), wire), JournalConfig{})
 		o := b.acquire(b.event(10))
 		o.book(evently.Item{Quantity: 1})
 		o.MustFlush() // the writer has its connection
 		held := o.book(evently.Item{Quantity: 1})
-		cut.Store(true)
+		wire.cut.Store(true)
 		if err := o.Flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
 			t.Fatalf("got %v, want %v", err, evently.ErrOutcomeUnknown)
 		}
-		cut.Store(false)
+		wire.cut.Store(false)
 		again := b.acquire(o.Ledger.Event().ID)
 		if _, found := again.Ledger.Reservation(held.ID.Token); !found || again.Ledger.Seq() != o.Ledger.Seq() {
 			t.Errorf("found=%v seq %d, want the committed reservation at seq %d", found, again.Ledger.Seq(), o.Ledger.Seq())
@@ -289,41 +288,6 @@ func (b *bench) begin(sql string, args ...any) pgx.Tx {
 		b.Fatal(err)
 	}
 	return tx
-}
-
-// openThrough opens a pool on a fresh database whose connections read nothing, but the end, while cut is set.
-func openThrough(t *testing.T, cut *atomic.Bool) *pgxpool.Pool {
-	t.Helper()
-	config, err := pgxpool.ParseConfig(pgtest.Database(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dial := config.ConnConfig.DialFunc
-	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		return &cuttable{Conn: conn, cut: cut}, err
-	}
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	return pool
-}
-
-// cuttable is a connection that loses the server's answers. It waits for an answer before it loses it, so that the
-// server has done what it was asked.
-type cuttable struct {
-	net.Conn
-	cut *atomic.Bool
-}
-
-func (c *cuttable) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if c.cut.Load() && err == nil {
-		return 0, errors.Join(errors.New("cut"), c.Conn.Close())
-	}
-	return n, err
 }
 
 // Two owners sell the last seat, each unaware of the other. The epoch decides. Without the fence, and without the journal's
@@ -435,4 +399,7 @@ func TestJournal_AcquireClearsOverdueKeys(t *testing.T) {
 	book.Token = 6
 	again.decide(book, again.Now)
 	again.MustFlush()
+	if n := b.count("select count(*) from reservations"); n != 2 {
+		t.Errorf("%d reservations, want the old one and a new one", n)
+	}
 }

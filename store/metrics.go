@@ -5,7 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics counts what the journal does.
+// Metrics counts what the journal and the listener do.
 type Metrics struct {
 	commits   prometheus.Histogram
 	entries   prometheus.Histogram
@@ -13,6 +13,12 @@ type Metrics struct {
 	outcomes  *prometheus.CounterVec
 	queueFull prometheus.Counter
 	queued    prometheus.Gauge
+
+	acquisitions *prometheus.CounterVec
+	evictions    prometheus.Counter
+
+	signals   *prometheus.CounterVec
+	reachable prometheus.Gauge
 }
 
 // NewMetrics registers the metrics of this package.
@@ -37,8 +43,25 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		queued: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "evently_append_queue", Help: "Batches of one event that wait for a writer.",
 		}),
+		acquisitions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evently_acquisitions_total",
+			Help: "Acquisitions of events by whose tenure they ended: of nobody, of this process, or of another one.",
+		}, []string{"previous"}),
+		evictions: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "evently_evictions_total", Help: "Sessions ended because they kept a lock and waited for their client.",
+		}),
+		signals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evently_signals_total", Help: "Signals of changes received from the database, by kind.",
+		}, []string{"kind"}),
+		reachable: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "evently_postgres_reachable", Help: "1 while Postgres answers to the listener, else 0.",
+		}),
 	}
-	registerer.MustRegister(m.commits, m.entries, m.events, m.outcomes, m.queueFull, m.queued)
+	for _, previous := range []string{previousNone, previousSelf, previousOther} {
+		m.acquisitions.WithLabelValues(previous)
+	}
+	registerer.MustRegister(m.commits, m.entries, m.events, m.outcomes, m.queueFull, m.queued, m.acquisitions, m.evictions,
+		m.signals, m.reachable)
 	return m
 }
 

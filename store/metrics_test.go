@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/evently/evently"
+	"github.com/evently/evently/store/pgtest"
 )
 
 func TestMetrics_TellWhatBatchesBecame(t *testing.T) {
@@ -21,6 +22,21 @@ func TestMetrics_TellWhatBatchesBecame(t *testing.T) {
 	for outcome, want := range map[string]float64{"ok": 1, "fenced": 1} {
 		if got := testutil.ToFloat64(metrics.outcomes.WithLabelValues(outcome)); got != want {
 			t.Errorf("%v batches %s, want %v", got, outcome, want)
+		}
+	}
+}
+
+// The owner of an event says whose it is: nobody's, of this journal, or of another.
+func TestMetrics_TellWhoseTenureAnAcquireEnded(t *testing.T) {
+	url := pgtest.Database(t)
+	one, other := benchOn(t, openPool(t, url, 4), JournalConfig{}), benchOn(t, openPool(t, url, 4), JournalConfig{})
+	event := one.event(10)
+	for _, b := range []*bench{one, one, one, other, one} {
+		b.acquire(event)
+	}
+	for previous, want := range map[string]float64{"none": 1, "self": 2, "other": 1} {
+		if got := testutil.ToFloat64(one.journal.config.Metrics.acquisitions.WithLabelValues(previous)); got != want {
+			t.Errorf("%v acquisitions after %s, want %v", got, previous, want)
 		}
 	}
 }

@@ -25,7 +25,14 @@ const (
 )
 
 // Migrate brings the database at a URL to the schema of this program. Several callers may do so at once: one works, the
-// others wait for it. It refuses a schema that a newer program has made.
+// others wait for it. A newer schema is left as it is, and used if it suits this program, see SchemaStatus; else it is
+// refused.
+//
+// While nodes are upgraded one by one, old and new programs share a schema. So a migration expands: it adds tables, and columns
+// that are nullable or have a default. What older programs need is taken away only by a later release, with a
+// migration that raises schema_compatibility.program_min.
+//
+// The error is an evently.ErrUnavailable when Postgres cannot be reached, or a lock that a migration needs is not free.
 func Migrate(ctx context.Context, url string, logger *slog.Logger) error {
 	conn, err := connect(ctx, url)
 	if err != nil {
@@ -49,21 +56,33 @@ func Migrate(ctx context.Context, url string, logger *slog.Logger) error {
 	migrator.OnStart = func(version int32, name, _, _ string) {
 		logger.InfoContext(ctx, "migrating the database", "version", version, "name", name)
 	}
-	current, err := migrator.GetCurrentVersion(ctx)
-	if err != nil {
-		return failed(err, "migrate: read the schema's version")
-	}
-	if target := len(migrator.Migrations); int(current) > target {
-		return fmt.Errorf("migrate: the database has schema version %d, this program knows up to %d: "+
-			"a newer evently has migrated it; use that one", current, target)
-	}
 	if err := migrator.Migrate(ctx); err != nil {
+		var outside migrate.BadVersionError
+		if errors.As(err, &outside) {
+			return useNewer(ctx, conn, err, logger)
+		}
 		var refused migrate.MigrationPgError
 		if errors.As(err, &refused) {
 			return failed(refused.PgError, "migrate: %s", describeRefusal(&refused))
 		}
 		return failed(err, "migrate")
 	}
+	return nil
+}
+
+// useNewer decides about a schema whose version tern finds outside the migrations of this program.
+func useNewer(ctx context.Context, conn *pgx.Conn, outside error, logger *slog.Logger) error {
+	status, err := readStatus(ctx, conn)
+	switch {
+	case err != nil:
+		return fmt.Errorf("migrate: %w", err)
+	case status.Current <= status.Target:
+		return fmt.Errorf("migrate: %w", outside)
+	case !status.Compatible():
+		return fmt.Errorf("migrate: the database has schema version %d, which needs a program that knows version %d; this one knows up to %d: "+
+			"a newer evently has migrated it; use that one", status.Current, status.ProgramMin, status.Target)
+	}
+	logger.InfoContext(ctx, "the database has a newer schema that suits this program", "version", status.Current, "known", status.Target)
 	return nil
 }
 
@@ -86,11 +105,19 @@ type SchemaStatus struct {
 	Current int      // number of the last migration that was done; 0: none
 	Target  int      // number of the last one that this program knows
 	Pending []string // file names of those still to do, in order
+
+	// ProgramMin is the smallest Target of programs that may use a schema newer than they know. Zero unless this schema is
+	// newer than this program.
+	ProgramMin int
 }
+
+// Compatible reports whether this program may use the schema, once what is pending is done.
+func (s SchemaStatus) Compatible() bool { return s.Target >= s.ProgramMin }
 
 const (
 	versionTableExistsSQL = `select to_regclass('` + versionTable + `') is not null` // false before the first migration
 	readVersionSQL        = `select version from ` + versionTable
+	readProgramMinSQL     = `select program_min from schema_compatibility`
 )
 
 // MigrationStatus compares the schema of the database at a URL with this program. It changes nothing.
@@ -100,26 +127,39 @@ func MigrationStatus(ctx context.Context, url string) (SchemaStatus, error) {
 		return SchemaStatus{}, fmt.Errorf("migration status: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	files, err := fs.Sub(migrationFiles, "migrations")
+	status, err := readStatus(ctx, conn)
 	if err != nil {
 		return SchemaStatus{}, fmt.Errorf("migration status: %w", err)
+	}
+	return status, nil
+}
+
+func readStatus(ctx context.Context, conn *pgx.Conn) (status SchemaStatus, err error) {
+	files, err := fs.Sub(migrationFiles, "migrations")
+	if err != nil {
+		return status, err
 	}
 	names, err := migrate.FindMigrations(files)
 	if err != nil {
-		return SchemaStatus{}, fmt.Errorf("migration status: %w", err)
+		return status, err
 	}
-	status := SchemaStatus{Target: len(names)}
+	status.Target = len(names)
 	var exists bool
 	if err := conn.QueryRow(ctx, versionTableExistsSQL).Scan(&exists); err != nil {
-		return SchemaStatus{}, failed(err, "migration status")
+		return status, failed(err, "look for the schema's version")
 	}
 	if exists {
 		if err := conn.QueryRow(ctx, readVersionSQL).Scan(&status.Current); err != nil {
-			return SchemaStatus{}, failed(err, "migration status")
+			return status, failed(err, "read the schema's version")
 		}
 	}
-	if status.Current < status.Target {
+	switch {
+	case status.Current < status.Target:
 		status.Pending = names[status.Current:]
+	case status.Current > status.Target:
+		if err := conn.QueryRow(ctx, readProgramMinSQL).Scan(&status.ProgramMin); err != nil {
+			return status, failed(err, "read whom the schema suits")
+		}
 	}
 	return status, nil
 }

@@ -2,14 +2,20 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/tern/v2/migrate"
 
+	"github.com/evently/evently"
 	"github.com/evently/evently/store/pgtest"
 )
 
@@ -54,20 +60,117 @@ func TestMigrate_SeveralAtOnceDoItOnce(t *testing.T) {
 	}
 }
 
-func TestMigrate_RefusesTheSchemaOfANewerProgram(t *testing.T) {
-	url, conn := emptyDatabase(t)
+// expand makes of a database's schema one that a later program may have made: every table has two more columns.
+func expand(t *testing.T, url string) {
+	t.Helper()
+	execAt(t, url, `
+do $$
+declare
+    name text;
+begin
+    for name in select tablename from pg_tables where schemaname = 'public' loop
+        execute format('alter table %I add later_null text, add later_default int4 not null default 7', name);
+    end loop;
+    update evently_schema_version set version = version + 1;
+end
+$$`)
+}
+
+func execAt(t *testing.T, url, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The schema is newer than this program. Whether the two go together is what the schema says.
+func TestMigrate_UsesANewerSchemaThatSaysItMay(t *testing.T) {
+	url := pgtest.Database(t)
+	expand(t, url)
 	if err := Migrate(t.Context(), url, discard); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Exec(t.Context(), "update evently_schema_version set version = 99"); err != nil {
-		t.Fatal(err)
-	}
-	if err := Migrate(t.Context(), url, discard); err == nil || !strings.Contains(err.Error(), "newer evently") {
-		t.Errorf("got %v, want an error about a newer evently", err)
+		t.Errorf("expanded: %v", err)
 	}
 	status, err := MigrationStatus(t.Context(), url)
-	if err != nil || status.Current != 99 || len(status.Pending) != 0 {
-		t.Errorf("status: %+v %v", status, err)
+	if err != nil || status.Current != status.Target+1 || len(status.Pending) != 0 || !status.Compatible() {
+		t.Errorf("expanded: %+v %v, want a compatible schema one ahead", status, err)
+	}
+	execAt(t, url, fmt.Sprint("update schema_compatibility set program_min = ", status.Target+1))
+	want := fmt.Sprintf("the database has schema version %d, which needs a program that knows version %d; this one knows up to %d",
+		status.Current, status.Target+1, status.Target)
+	if err := Migrate(t.Context(), url, discard); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("contracted: got %v, want %q", err, want)
+	}
+	if status, err := MigrationStatus(t.Context(), url); err != nil || status.Compatible() {
+		t.Errorf("contracted: %+v %v, want one that is not compatible", status, err)
+	}
+}
+
+// Nodes of this version go on while one of the next version expands the schema: what they have prepared stays good.
+func TestMigrate_ExpandsUnderARunningProgram(t *testing.T) {
+	url := pgtest.Database(t)
+	b := benchOn(t, openPool(t, url, 4), JournalConfig{Writers: 1})
+	retention := NewRetention(b.pool, discard)
+	o := b.acquire(b.event(100))
+	work := func() {
+		t.Helper()
+		o.book(evently.Item{Quantity: 1})
+		o.MustFlush()
+		o = b.acquire(o.Ledger.Event().ID)
+		details := o.Ledger.Event().EventDetails
+		details.Name += "!"
+		o.decide(&evently.Revise{Version: o.Ledger.Event().Version, Details: details}, o.Now)
+		o.MustFlush()
+		if _, err := b.events.State(t.Context(), b.event(5)); err != nil {
+			t.Error(err)
+		}
+		if _, err := retention.Sweep(t.Context(), time.Now()); err != nil {
+			t.Error(err)
+		}
+		b.verify()
+	}
+	for range 8 { // until every connection has every statement
+		work()
+	}
+	expand(t, url)
+	for range 8 {
+		work()
+	}
+}
+
+// A migration of tables in use whose lock is not free gives up, so that those who queue behind it go on, and is tried again.
+func TestMigrate_DoesNotWaitLongForALock(t *testing.T) {
+	url, conn := emptyDatabase(t)
+	files, err := fs.Sub(migrationFiles, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	migrator, err := migrate.NewMigrator(t.Context(), conn, versionTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(migrator.LoadMigrations(files), migrator.MigrateTo(t.Context(), 1)); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "lock table sessions in row exclusive mode"); err != nil {
+		t.Fatal(err)
+	}
+	if err := Migrate(t.Context(), url, discard); !errors.Is(err, evently.ErrUnavailable) {
+		t.Errorf("got %v, want %v", err, evently.ErrUnavailable)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Migrate(t.Context(), url, discard); err != nil {
+		t.Error(err)
 	}
 }
 

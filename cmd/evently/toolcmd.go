@@ -55,7 +55,7 @@ func (s *shell) migrateUpCommand() *cobra.Command {
 			if err := store.Migrate(ctx, url, log); err != nil {
 				return err
 			}
-			fmt.Fprintf(s.stdout, "Schema version %d, %d migrations carried out\n", before.Target, len(before.Pending))
+			fmt.Fprintf(s.stdout, "Schema version %d, %d migrations carried out\n", max(before.Current, before.Target), len(before.Pending))
 			return nil
 		})
 	})
@@ -72,9 +72,16 @@ func (s *shell) migrateStatusCommand() *cobra.Command {
 		if *asJSON {
 			return s.printJSON(map[string]any{
 				"current": status.Current, "target": status.Target, "pending": append([]string{}, status.Pending...),
+				"compatible": status.Compatible(), "program_min": status.ProgramMin,
 			})
 		}
 		fmt.Fprintf(s.stdout, "Schema version %d; this program knows up to %d\n", status.Current, status.Target)
+		switch {
+		case !status.Compatible():
+			fmt.Fprintf(s.stdout, "A newer program made this schema; it needs one that knows version %d\n", status.ProgramMin)
+		case status.Current > status.Target:
+			fmt.Fprintln(s.stdout, "A newer program made this schema; this one can use it")
+		}
 		for _, name := range status.Pending {
 			fmt.Fprintf(s.stdout, "pending: %s\n", name)
 		}
