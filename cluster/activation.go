@@ -154,6 +154,7 @@ func (p *placement) sweep() {
 // drain stops activating, evicts everything and waits until it is gone.
 func (p *placement) drain(ctx context.Context) error {
 	p.draining.Store(true)
+	p.gauge()
 	all := p.local.all()
 	for _, a := range all {
 		p.evict(a)

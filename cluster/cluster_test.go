@@ -23,12 +23,18 @@ import (
 )
 
 // three launches three members that see one another.
-func three(t *testing.T) []*process {
+func three(t testing.TB) []*process {
 	t.Helper()
-	a := launch(t, spec{})
-	b := launch(t, spec{Join: seeds(a)})
-	c := launch(t, spec{Join: seeds(a, b)})
-	members := []*process{a, b, c}
+	return form(t, cluster.ProfileLAN, 3)
+}
+
+// form launches n members that see one another.
+func form(t testing.TB, profile cluster.Profile, n int) []*process {
+	t.Helper()
+	var members []*process
+	for range n {
+		members = append(members, launch(t, spec{Profile: profile, Join: seeds(members...)}))
+	}
 	see(t, members...)
 	return members
 }
@@ -42,7 +48,7 @@ func seeds(members ...*process) []string {
 }
 
 // see waits until each of the members has exactly them in its view.
-func see(t *testing.T, members ...*process) {
+func see(t testing.TB, members ...*process) {
 	t.Helper()
 	eventually(t, func() string {
 		for _, m := range members {
@@ -63,7 +69,7 @@ func see(t *testing.T, members ...*process) {
 }
 
 // owners has all members ask for n identities at the same time, demands one answer for each, and returns it.
-func owners(t *testing.T, n int, members ...*process) map[string]string {
+func owners(t testing.TB, n int, members ...*process) map[string]string {
 	t.Helper()
 	var group sync.WaitGroup
 	answers := make([]map[string]string, len(members))
@@ -263,6 +269,18 @@ func TestEviction_MemberTakenForDeadIsTold(t *testing.T) {
 	judge.do(request{Do: "misjudge", Arg: judged.id})
 	judged.fail(request{Do: "await end"}, cluster.ErrEvicted)
 	judged.fail(request{Do: "ready"}, cluster.ErrEvicted)
+	const evictions = "evently_cluster_evictions_total "
+	if sent, received := judge.metric(evictions+"sent"), judged.metric(evictions+"received"); sent == 0 || received == 0 {
+		t.Errorf("%d evictions sent, %d received", sent, received)
+	}
+	if n := judge.metric("evently_cluster_members_by_state blocked"); n != 1 {
+		t.Errorf("%d members blocked, want 1", n)
+	}
+	for _, name := range []string{"evently_cluster_quorate", "evently_cluster_serving"} {
+		if judge.metric(name) != 1 || judged.metric(name) != 0 {
+			t.Errorf("%s is %d at the judge and %d at the judged, want 1 and 0", name, judge.metric(name), judged.metric(name))
+		}
+	}
 	drainedAll(t, judged, active)
 	for _, m := range judge.do(request{Do: "members"}).Members {
 		if m.ID == judged.id && m.State != cluster.MemberBlocked {

@@ -30,3 +30,6 @@ func (n *Node) Misjudge(id string) error {
 
 // ActivatorName is the actor that activates on behalf of other members.
 const ActivatorName = activatorName
+
+// BoardName is the actor that exchanges notices and queries.
+const BoardName = boardName

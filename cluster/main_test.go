@@ -47,6 +47,7 @@ type host struct {
 	*cluster.Node
 	registry *prometheus.Registry
 	mu       sync.Mutex
+	heard    []string // notices, "member: body"
 	spawns   map[string]int
 	left     map[string]int // drain messages
 }
@@ -140,7 +141,7 @@ func (h *host) props(identity string) *actor.Props {
 func (h *host) config() cluster.Config {
 	return cluster.Config{
 		Name:       "test",
-		Profile:    cluster.ProfileFast,
+		Profile:    cluster.ProfileLAN, // a faster one takes members for dead on a busy machine
 		Kinds:      map[string]cluster.Kind{kindEvent: {Props: h.props, Drain: leave{}}},
 		Logger:     slog.New(slog.DiscardHandler),
 		Registerer: h.registry,
@@ -197,7 +198,7 @@ func deadline(t *testing.T) context.Context {
 }
 
 // eventually polls until missing returns "", which otherwise says what is.
-func eventually(t *testing.T, missing func() string) {
+func eventually(t testing.TB, missing func() string) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

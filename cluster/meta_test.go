@@ -50,6 +50,13 @@ func TestMeta_StrangersAreRefused(t *testing.T) {
 	}
 }
 
+func TestMeta_WhatALaterVersionAddsIsIgnored(t *testing.T) {
+	m, err := decodeMeta([]byte(`{"cluster":"evently","id":"a","host":"h","port":1,"zone":"b","load":{"x":[1]}}`), "evently")
+	if err != nil || m.ID != "a" {
+		t.Errorf("got %+v, %v", m, err)
+	}
+}
+
 func FuzzDecodeMeta(f *testing.F) {
 	f.Add([]byte(`{"cluster":"evently","id":"a","host":"h","port":1}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -30,7 +30,9 @@ type Node struct {
 	cluster   *protocluster.Cluster
 	provider  *provider
 	placement *placement
+	notices   *notices
 	ending    *ending
+	hosting   sync.Mutex // held by Withdraw and Resume, so that what they change changes together
 
 	outcome chan error    // how starting went; told once
 	asleep  chan struct{} // closed when Proto.Actor's StartMember has returned
@@ -45,9 +47,18 @@ type Member struct {
 	ID         string
 	Addr       string // of actor messages, host:port
 	GossipAddr string
-	Kinds      []string // what it hosts, sorted
+	Kinds      []string // what it hosts now, sorted
 	Start      time.Time
 	State      MemberState
+	Serving    bool // hosts something by the view in force: alive, not withdrawn, and not made without kinds
+}
+
+// Membership is what this member thinks of the cluster.
+type Membership struct {
+	Members int  // in the view in force, this one included
+	Quorum  int  // members needed before this one serves; 0: none
+	Quorate bool // they are there
+	Serving bool // this member activates what it owns: quorate, not withdrawn, draining or ended, and with kinds
 }
 
 // MemberState says whether a member takes part.
@@ -61,14 +72,18 @@ const (
 )
 
 // Start joins the cluster, or makes one if cfg.Join is empty, and returns when look-ups work. A quorum may be missing
-// still: see Ready. It fails when cfg is wrong, an address is taken, or ctx ends before a seed has answered; a call to a seed
-// then under way is waited for, 1 to 6 s by profile. ctx bounds the start only.
+// still: see Ready. With a quorum of 2 or more it does not wait for the seeds: below the quorum nothing is served, and they are
+// tried on. Otherwise it waits until one has answered.
+//
+// It fails when cfg is wrong, an address is taken, or ctx ends too early; a call to a seed then under way is waited for,
+// 1 to 6 s by profile. ctx bounds the start only.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
 	cfg, err := cfg.validate()
 	if err != nil {
 		return nil, err
 	}
-	transport, err := remoteConfig(cfg)
+	metrics := NewMetrics(cfg.Registerer)
+	transport, err := remoteConfig(cfg, metrics)
 	if err != nil {
 		return nil, fmt.Errorf("cluster config: %w", err)
 	}
@@ -83,12 +98,13 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		log:       cfg.Logger,
 		system:    system,
-		placement: newPlacement(cfg, system, NewMetrics(cfg.Registerer), end),
+		placement: newPlacement(cfg, system, metrics, end),
 		ending:    end,
 		outcome:   make(chan error, 1),
 		asleep:    make(chan struct{}),
 	}
-	n.provider = newProvider(cfg, time.Now(), end, n.outcome)
+	n.notices = newNotices(system, &n.placement.view, metrics, cfg.Logger)
+	n.provider = newProvider(cfg, time.Now(), metrics, end, n.outcome)
 	// The kinds are not registered with Proto.Actor: its Kind has one Props for all identities and adds messages and a
 	// PID cache of its own. Placement spawns from Config.Kinds.
 	config := protocluster.Configure(cfg.Name, n.provider, n.placement, transport)
@@ -96,8 +112,10 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n.cluster = protocluster.New(system, config)
 	n.watch.Go(func() {
 		<-end.done
+		n.placement.gauge()
 		n.placement.sweep()
 	})
+	n.notices.start()
 	go n.startMember()
 
 	select {
@@ -169,22 +187,65 @@ func (n *Node) Members() []Member {
 		if members[i].State == MemberAlive && !view.contains(members[i].ID) {
 			members[i].State = MemberBlocked
 		}
+		_, members[i].Serving = view.serving[members[i].ID]
 	}
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.ID, b.ID)) })
 	return members
 }
 
-// Ready returns nil while this member serves: it sees a quorum, is not draining and has not ended.
+// Ready returns nil while requests may come here: this member sees a quorum, is not draining and has not ended. It may have
+// withdrawn; then it routes to others.
 func (n *Node) Ready() error {
 	switch {
 	case n.ending.cause() != nil:
 		return n.ending.cause()
 	case n.placement.draining.Load():
 		return ErrDraining
-	case !n.placement.view.Load().quorate:
-		return fmt.Errorf("%w: too few members", ErrNoOwner)
+	}
+	if m := n.Membership(); !m.Quorate {
+		return fmt.Errorf("%w: %d of the %d members needed", ErrNoOwner, m.Members, m.Quorum)
 	}
 	return nil
+}
+
+// Membership returns what this member thinks of the cluster. It does not block.
+func (n *Node) Membership() Membership {
+	view := n.placement.view.Load()
+	return Membership{
+		Members: len(view.addrs), Quorum: n.placement.quorum,
+		Quorate: view.quorate && n.ending.cause() == nil, Serving: n.placement.serving(),
+	}
+}
+
+// Owner returns the member that serves an identity by the view in force. ok is false when there is none: no quorum, no member
+// that hosts the kind, or an end of this member. It asks nobody and activates nothing.
+func (n *Node) Owner(kind, identity string) (memberID string, ok bool) {
+	owner := n.placement.view.Load().owner(kind, key{kind, identity}.hash())
+	if owner == nil || n.ending.cause() != nil {
+		return "", false
+	}
+	return owner.id, true
+}
+
+// Withdraw makes this member host no kinds, because it could not serve them well, until Resume. It stays a member, counts for
+// the quorum and routes. From the return on it activates nothing; its activations are asked to go, and the others learn by
+// gossip, in tenths of a second, that they are the owners now. Withdrawing twice is withdrawing once.
+//
+// When all members withdraw, look-ups wait for one that resumes.
+func (n *Node) Withdraw() { n.host(false) }
+
+// Resume ends what Withdraw began: this member owns again what it did before, once the others know. Without Withdraw before it
+// has no effect.
+func (n *Node) Resume() { n.host(true) }
+
+func (n *Node) host(kinds bool) {
+	n.hosting.Lock()
+	defer n.hosting.Unlock()
+	if n.placement.idle.Load() == kinds {
+		n.log.Info("hosting changes", "kinds", kinds)
+		n.placement.withdraw(!kinds)
+		n.provider.withdraw(!kinds)
+	}
 }
 
 // Done is closed when this member serves no more: others evicted it, it lost its quorum, or it was stopped. It never
@@ -220,6 +281,7 @@ func (n *Node) shutdown(graceful bool) error {
 	n.ending.end(ErrStopped)
 	n.watch.Wait()
 	n.placement.Shutdown()
+	err = errors.Join(err, n.notices.shutdown())
 	<-n.asleep
 	n.cluster.Gossip.Shutdown()
 	if n.placement.ready.Load() {

@@ -48,6 +48,7 @@ type placement struct {
 	formed   bool        // a quorum was seen; used by the publisher of views only
 	ready    atomic.Bool // Setup was called: remoting is up
 	draining atomic.Bool
+	idle     atomic.Bool // withdrawn
 	local    *table[*activation]
 	remote   *table[remotePID]
 	flights  singleflight.Group // requests to owners under way, one per owner and identity
@@ -60,6 +61,7 @@ type placement struct {
 var _ protocluster.IdentityLookup = (*placement)(nil)
 
 func newPlacement(cfg Config, system *actor.ActorSystem, metrics *Metrics, end *ending) *placement {
+	metrics.quorum.Set(float64(cfg.Quorum))
 	p := &placement{
 		self:       system.ID,
 		system:     system,
@@ -97,7 +99,7 @@ func (p *placement) publish(v *view) {
 	old := p.view.Swap(v)
 	close(old.changed)
 	p.metrics.views.Inc()
-	p.metrics.members.Set(float64(len(v.ids)))
+	p.metrics.members.Set(float64(len(v.addrs)))
 	if !v.contains(p.self) { // a younger member has the same address
 		p.ending.end(ErrEvicted)
 	}
@@ -106,7 +108,29 @@ func (p *placement) publish(v *view) {
 	} else if p.formed {
 		p.ending.end(ErrMinority)
 	}
-	p.log.Info("cluster view", "members", len(v.ids), "quorate", v.quorate, "hash", v.hash)
+	p.gauge()
+	p.log.Info("cluster view", "members", len(v.addrs), "serving", len(v.serving), "quorate", v.quorate, "hash", v.hash)
+	p.sweep()
+}
+
+// serving says whether this member activates what it owns.
+func (p *placement) serving() bool {
+	return p.ending.cause() == nil && !p.draining.Load() && !p.idle.Load() && p.view.Load().quorate && len(p.kinds) > 0
+}
+
+// gauge shows what the view in force, a withdrawal, a drain or the end has brought. The lock keeps an older state from being
+// shown last.
+func (p *placement) gauge() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.metrics.quorate.Set(truth(p.ending.cause() == nil && p.view.Load().quorate))
+	p.metrics.serving.Set(truth(p.serving()))
+}
+
+// withdraw says whether this member hosts its kinds. The order idle, then sweep is the bargain with spawn.
+func (p *placement) withdraw(withdrawn bool) {
+	p.idle.Store(withdrawn)
+	p.gauge()
 	p.sweep()
 }
 
@@ -133,7 +157,7 @@ func (p *placement) owned(kind string, hash uint64) error {
 	if p.draining.Load() {
 		return ErrDraining
 	}
-	if owner := p.view.Load().owner(kind, hash); owner == nil || owner.id != p.self {
+	if owner := p.view.Load().owner(kind, hash); owner == nil || owner.id != p.self || p.idle.Load() {
 		return errNotOwned
 	}
 	return nil

@@ -51,6 +51,8 @@ type (
 		Text    string
 		N       int
 		Members []cluster.Member
+		State   cluster.Membership
+		Texts   []string
 		Owners  map[string]string
 		PID     [2]string
 	}
@@ -66,6 +68,7 @@ func runMember(text string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	h.talk()
 	out := json.NewEncoder(os.Stdout)
 	err = out.Encode(answer{Text: h.ID(), PID: [2]string{h.Addr(), h.GossipAddr()}})
 	for in := bufio.NewScanner(os.Stdin); err == nil && in.Scan(); {
@@ -151,6 +154,51 @@ func obey(h *host, r request) (a answer) {
 		var value float64
 		value, err = h.metric(r.Arg)
 		a.N = int(value)
+	case "membership":
+		a.State = h.Membership()
+	case "withdraw":
+		h.Withdraw()
+	case "resume":
+		h.Resume()
+	case "flap": // N times, to end as a member that serves
+		for range r.N {
+			h.Withdraw()
+			h.Resume()
+		}
+	case "owners by view":
+		a.Owners = make(map[string]string)
+		for i := range r.N {
+			identity := fmt.Sprint("e", i)
+			if id, ok := h.Owner(kindEvent, identity); ok {
+				a.Owners[identity] = id
+			}
+		}
+	case "notify": // N times, with the number behind Arg
+		began := time.Now()
+		for i := range r.N {
+			h.Notify(r.Identity, []byte(fmt.Sprint(r.Arg, i)))
+		}
+		a.N = int(time.Since(began).Milliseconds())
+	case "noticed":
+		a.Texts = h.noticed()
+	case "query": // of topic Identity at member PID[0], the body N times Arg
+		began := time.Now()
+		var body []byte
+		body, err = h.Query(ctx, r.PID[0], r.Identity, []byte(strings.Repeat(r.Arg, max(1, r.N))))
+		a.Text, a.N = string(body), int(time.Since(began).Milliseconds())
+	case "queries": // N at the same time
+		failures := make(chan error, r.N)
+		for range r.N {
+			go func() {
+				_, err := h.Query(ctx, r.PID[0], r.Identity, nil)
+				failures <- err
+			}()
+		}
+		for range r.N {
+			err = errors.Join(err, <-failures)
+		}
+	case "send later type": // to the activator and the notice board at Arg
+		err = sendLaterType(h, r.Arg)
 	case "misjudge":
 		err = h.Misjudge(r.Arg)
 	case "await end":
@@ -199,7 +247,7 @@ func askAll(ctx context.Context, h *host, n, callers int) (map[string]string, er
 
 // process is a member in a process of its own, as seen from the test.
 type process struct {
-	t                    *testing.T
+	t                    testing.TB
 	id, addr, gossipAddr string
 
 	cmd    *exec.Cmd
@@ -207,10 +255,11 @@ type process struct {
 	out    *json.Decoder
 	log    bytes.Buffer // its standard error; read it after the end only
 	killed bool
+	ended  sync.Once
 }
 
 // launch starts a member process. When the test ends it must stop without an error, a leak or a race.
-func launch(t *testing.T, s spec) *process {
+func launch(t testing.TB, s spec) *process {
 	t.Helper()
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -239,12 +288,15 @@ func launch(t *testing.T, s spec) *process {
 	return p
 }
 
+// end stops the member and waits until its process is gone.
 func (p *process) end() {
-	p.in.Close() // an error means that it is gone, which Wait tells better
-	err := p.cmd.Wait()
-	if err != nil && !p.killed || strings.Contains(p.log.String(), "DATA RACE") {
-		p.t.Errorf("member %s: %v", p.id, err)
-	}
+	p.ended.Do(func() {
+		p.in.Close() // an error means that it is gone, which Wait tells better
+		err := p.cmd.Wait()
+		if err != nil && !p.killed || strings.Contains(p.log.String(), "DATA RACE") {
+			p.t.Errorf("member %s: %v", p.id, err)
+		}
+	})
 	if p.t.Failed() {
 		p.t.Logf("log of member %s:\n%s", p.id, &p.log)
 	}
@@ -295,4 +347,9 @@ func (p *process) fail(r request, want error) {
 	if a := p.try(r); !strings.Contains(a.Err, want.Error()) {
 		p.t.Errorf("%s on member %s: got %q, want %q", r.Do, p.id, a.Err, want)
 	}
+}
+
+func (p *process) metric(name string) int {
+	p.t.Helper()
+	return p.do(request{Do: "metric", Arg: name}).N
 }

@@ -3,7 +3,6 @@ package cluster
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"log"
@@ -12,8 +11,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	protocluster "github.com/asynkron/protoactor-go/cluster"
@@ -27,12 +26,8 @@ const (
 	publishDebounce = 20 * time.Millisecond
 	// publishEvery repeats the publication, for what no event tells: an evicted member that is still there.
 	publishEvery = time.Second
-	// joinEvery is how often seeds are tried while none has answered; rejoinEvery while some of them are not members:
-	// memberlist never calls on a member again that it has given up.
-	joinEvery   = 250 * time.Millisecond
-	rejoinEvery = 5 * time.Second
-	// resolveTimeout bounds the look-up of one seed's host name.
-	resolveTimeout = 2 * time.Second
+	// announceTimeout bounds the wait until somebody has heard that the own kinds changed. It goes round after that, too.
+	announceTimeout = time.Second
 	// leaveTimeout bounds the wait until the others have been told.
 	leaveTimeout = 3 * time.Second
 	// departedMax bounds the members that Members reports although they are gone.
@@ -54,30 +49,37 @@ type peer struct {
 // provider is Proto.Actor's ClusterProvider over memberlist: it publishes the full list of members as ClusterTopology, from
 // one goroutine. Memberlist's callbacks run under its lock, so they copy and signal and never call back.
 type provider struct {
-	cfg    Config
-	start  time.Time
-	log    *slog.Logger
-	ending *ending
-	told   chan<- error // how StartMember went
+	cfg     Config
+	start   time.Time
+	log     *slog.Logger
+	metrics *Metrics
+	ending  *ending
+	told    chan<- error // how StartMember went
 
 	id      string
 	list    *memberlist.Memberlist
 	address netip.AddrPort // own gossip address as others see it
-	encoded []byte         // own meta
+
+	serving, idle []byte      // own meta with and without the kinds
+	withdrawn     atomic.Bool // idle is in force
+
+	short atomic.Bool // the view in force is below the quorum
 
 	mu       sync.Mutex
 	peers    map[string]peer // alive members by node name, the own one included
 	departed []Member        // oldest first
 
-	published *protocluster.MemberSet // this and the next two belong to the publishing goroutine
+	published *protocluster.MemberSet // this and the next three belong to the publishing goroutine
+	hash      uint64                  // of what is published
 	blocked   []string                // ids that left the list, oldest first
 	warned    []string                // blocked ids that were alive at the last publication
 
-	changed chan struct{}
-	stop    chan struct{}
-	halted  sync.Once
-	closed  sync.Once
-	loops   sync.WaitGroup
+	changed   chan struct{}
+	announced chan struct{} // the own meta has changed
+	stop      chan struct{}
+	halted    sync.Once
+	closed    sync.Once
+	loops     sync.WaitGroup
 }
 
 var (
@@ -87,22 +89,24 @@ var (
 	_ memberlist.Delegate          = (*provider)(nil)
 )
 
-func newProvider(cfg Config, start time.Time, end *ending, told chan<- error) *provider {
+func newProvider(cfg Config, start time.Time, metrics *Metrics, end *ending, told chan<- error) *provider {
 	return &provider{
 		cfg:       cfg,
 		start:     start,
 		log:       cfg.Logger,
+		metrics:   metrics,
 		ending:    end,
 		told:      told,
 		peers:     make(map[string]peer),
 		published: protocluster.NewMemberSet(nil),
 		changed:   make(chan struct{}, 1),
+		announced: make(chan struct{}, 1),
 		stop:      make(chan struct{}),
 	}
 }
 
-// StartMember implements ClusterProvider. It returns when the seeds were joined and the first view is in force, and tells
-// its result to the starting node.
+// StartMember implements ClusterProvider. It returns when a seed was joined, or at once where a quorum keeps this member from
+// serving alone, and the first view is in force. It tells its result to the starting node.
 func (p *provider) StartMember(c *protocluster.Cluster) error {
 	err := p.startMember(c)
 	p.told <- err
@@ -128,12 +132,15 @@ func (p *provider) startMember(c *protocluster.Cluster) error {
 	}
 	p.address = netip.AddrPortFrom(ip.Unmap(), own.Port)
 
-	if err := p.join(); err != nil {
-		return err
+	if p.cfg.Quorum <= 1 {
+		if err := p.join(); err != nil {
+			return err
+		}
 	}
 	p.publish(c.ActorSystem.EventStream)
 	p.loops.Go(func() { p.publishLoop(c.ActorSystem.EventStream) })
 	p.loops.Go(p.rejoinLoop)
+	p.loops.Go(p.announceLoop)
 	return nil
 }
 
@@ -152,7 +159,11 @@ func (p *provider) settings(address string) (*memberlist.Config, error) {
 		Cluster: p.cfg.Name, ID: p.id, Host: host, Port: port, Start: p.start.UnixMilli(),
 		Kinds: slices.Sorted(maps.Keys(p.cfg.Kinds)),
 	}
-	if p.encoded, err = own.encode(); err != nil {
+	if p.serving, err = own.encode(); err != nil {
+		return nil, err
+	}
+	own.Kinds = nil
+	if p.idle, err = own.encode(); err != nil {
 		return nil, err
 	}
 	conf, err := p.cfg.Profile.memberlist()
@@ -183,104 +194,26 @@ func (p *provider) settings(address string) (*memberlist.Config, error) {
 	return conf, nil
 }
 
-// join blocks until a seed has answered, another member has come by itself, or there is nobody to join.
-func (p *provider) join() error {
-	retry := time.NewTicker(joinEvery)
-	defer retry.Stop()
-	for tries := 0; ; tries++ {
-		seeds, err := p.missingSeeds()
-		if err == nil && len(seeds) == 0 || p.others() > 0 {
-			return nil
-		}
-		for _, seed := range seeds {
-			if _, err = p.list.Join([]string{seed}); err == nil {
-				return nil
-			}
-			if p.stopped() {
-				break
-			}
-		}
-		if tries == 0 {
-			p.log.Warn("no seed can be joined yet", "seeds", p.cfg.Join, "error", err)
-		}
-		select {
-		case <-retry.C:
-		case <-p.stop:
-		}
-		if p.stopped() {
-			return fmt.Errorf("join %v: %w", p.cfg.Join, err)
-		}
+// withdraw says whether this member hosts its kinds. It does not wait until others have heard it.
+func (p *provider) withdraw(withdrawn bool) {
+	p.withdrawn.Store(withdrawn)
+	select {
+	case p.announced <- struct{}{}:
+	default:
 	}
 }
 
-// missingSeeds returns the addresses of seeds that are not members now.
-func (p *provider) missingSeeds() ([]string, error) {
-	known := map[netip.AddrPort]bool{p.address: true}
-	for _, m := range p.alive() {
-		if ip, ok := netip.AddrFromSlice(m.node.Addr); ok {
-			known[netip.AddrPortFrom(ip.Unmap(), m.node.Port)] = true
-		}
-	}
-	var missing []string
-	var wrong []error
-	for _, seed := range p.cfg.Join {
-		addresses, err := resolveSeed(seed)
-		wrong = append(wrong, err)
-		for _, address := range addresses {
-			// A host name may have addresses of both families; members listen on one.
-			if address.Addr().Is4() == p.address.Addr().Is4() && !known[address] {
-				known[address] = true
-				missing = append(missing, address.String())
-			}
-		}
-	}
-	return missing, errors.Join(wrong...)
-}
-
-func resolveSeed(seed string) ([]netip.AddrPort, error) {
-	host, service, err := net.SplitHostPort(seed)
-	if err != nil {
-		return nil, fmt.Errorf("seed: %w", err)
-	}
-	port, err := strconv.ParseUint(service, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("seed %s: %w", seed, err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
-	defer cancel()
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil, fmt.Errorf("seed %s: %w", seed, err)
-	}
-	addresses := make([]netip.AddrPort, len(ips))
-	for i, ip := range ips {
-		addresses[i] = netip.AddrPortFrom(ip.Unmap(), uint16(port))
-	}
-	return addresses, nil
-}
-
-func (p *provider) rejoinLoop() {
-	tick := time.NewTicker(rejoinEvery)
-	defer tick.Stop()
+// announceLoop tells changes of the own meta, one after the other: each is a newer incarnation of this member, so that no
+// older one that comes late is taken for the present. The own view hears of it by NotifyUpdate like everybody's.
+func (p *provider) announceLoop() {
 	for {
 		select {
 		case <-p.stop:
 			return
-		case <-tick.C:
+		case <-p.announced:
 		}
-		seeds, err := p.missingSeeds()
-		if err != nil {
-			p.log.Warn("seeds not found", "error", err)
-		}
-		for _, seed := range seeds {
-			if p.stopped() {
-				return
-			}
-			if _, err := p.list.Join([]string{seed}); err != nil {
-				p.log.Debug("seed not joined", "seed", seed, "error", err)
-			} else {
-				p.log.Info("seed joined again", "seed", seed)
-			}
+		if err := p.list.UpdateNode(announceTimeout); err != nil {
+			p.log.Debug("own kinds not heard by anybody yet", "error", err)
 		}
 	}
 }
@@ -320,13 +253,15 @@ func (p *provider) publish(stream *eventstream.EventStream) {
 		}
 	}
 	active := protocluster.NewMemberSet(members)
-	if !active.Equals(p.published) {
+	// Proto.Actor's hash is of the ids alone; here a member that withdraws makes a new view.
+	if hash := topologyHash(members); hash != p.hash {
 		left := p.published.Except(active).Members()
 		topology := &protocluster.ClusterTopology{
-			TopologyHash: active.TopologyHash(), Members: active.Members(),
+			TopologyHash: hash, Members: active.Members(),
 			Joined: active.Except(p.published).Members(), Left: left,
 		}
-		p.published = active
+		p.published, p.hash = active, hash
+		p.short.Store(active.Len() < p.cfg.Quorum)
 		for _, m := range left {
 			p.blocked = append(p.blocked, m.Id)
 			// Not when a successor has the address: each closed connection terminates the next one there, without end.
@@ -337,6 +272,7 @@ func (p *provider) publish(stream *eventstream.EventStream) {
 		p.blocked = p.blocked[max(0, len(p.blocked)-blockedMax):]
 		stream.Publish(topology)
 	}
+	p.metrics.memberStates(active.Len(), len(outcasts), p.gone())
 	if active.Len() < p.cfg.Quorum {
 		return // a minority does not judge others
 	}
@@ -349,7 +285,9 @@ func (p *provider) publish(stream *eventstream.EventStream) {
 		}
 		if err := p.list.SendBestEffort(&m.node, append(slices.Clone(evictNotice), m.ID...)); err != nil {
 			p.log.Debug("eviction not sent", "member", m.ID, "error", err)
+			continue
 		}
+		p.metrics.evictionsSent.Inc()
 	}
 }
 
@@ -371,6 +309,12 @@ func (p *provider) others() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.peers) - 1
+}
+
+func (p *provider) gone() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.departed)
 }
 
 // gossipAddr returns the own gossip address as others see it.
@@ -433,11 +377,17 @@ func (p *provider) signal() {
 }
 
 // NodeMeta implements memberlist.Delegate.
-func (p *provider) NodeMeta(int) []byte { return p.encoded }
+func (p *provider) NodeMeta(int) []byte {
+	if p.withdrawn.Load() {
+		return p.idle
+	}
+	return p.serving
+}
 
 // NotifyMsg implements memberlist.Delegate: another member says that it takes this one for dead.
 func (p *provider) NotifyMsg(message []byte) {
 	if id, ok := bytes.CutPrefix(message, evictNotice); ok && string(id) == p.id {
+		p.metrics.evictionsReceived.Inc()
 		p.ending.end(ErrEvicted)
 	}
 }

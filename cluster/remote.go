@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// messageBytesMax bounds one batch of actor messages; writerBatchMax messages of up to 16 KiB each fit.
-	messageBytesMax = 4 << 20
+	// messageBytesMax bounds one batch of actor messages. These fit: writerBatchMax messages of up to 16 KiB each, a notice,
+	// and queriesMax queries and answers of up to bodyBytesMax each. A longer one would break the connection.
+	messageBytesMax = 32 << 20
 	writerBatchMax  = 256
 	// writerQueueInitial is the first size of the queue to one member. Proto.Actor's default of a million slots takes
 	// 16 MB for every member.
@@ -28,7 +29,7 @@ const (
 )
 
 // remoteConfig returns the settings of Proto.Actor's remoting.
-func remoteConfig(cfg Config) (*remote.Config, error) {
+func remoteConfig(cfg Config, metrics *Metrics) (*remote.Config, error) {
 	host, port, err := splitAddr(cfg.RemoteAddr)
 	if err != nil {
 		return nil, err
@@ -43,6 +44,8 @@ func remoteConfig(cfg Config) (*remote.Config, error) {
 		remote.WithEndpointWriterBatchSize(writerBatchMax),
 		remote.WithServerOptions(
 			grpc.Creds(server),
+			grpc.UnaryInterceptor(refuseCall),
+			grpc.StreamInterceptor(tolerant(cfg.Logger, metrics)),
 			grpc.MaxRecvMsgSize(messageBytesMax),
 			grpc.MaxSendMsgSize(messageBytesMax),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveIdle, Timeout: keepaliveTimeout}),

@@ -26,9 +26,10 @@ type member struct {
 
 // view is one agreed list of members. It never changes; a new list is a new view.
 type view struct {
-	hash    uint64 // Proto.Actor's hash of the member ids, for logs
-	ids     map[string]struct{}
+	hash    uint64              // topologyHash of the members, for logs
+	addrs   map[string]string   // of actor messages, by member id
 	byKind  map[string][]member // sorted by id
+	serving map[string]struct{} // ids of members with a kind
 	quorate bool                // enough members to serve
 	changed chan struct{}       // closed when a newer view is in force
 }
@@ -37,13 +38,17 @@ type view struct {
 func newView(hash uint64, members []*protocluster.Member, quorum int) *view {
 	v := &view{
 		hash:    hash,
-		ids:     make(map[string]struct{}, len(members)),
+		addrs:   make(map[string]string, len(members)),
 		byKind:  make(map[string][]member),
+		serving: make(map[string]struct{}),
 		quorate: len(members) >= quorum,
 		changed: make(chan struct{}),
 	}
 	for _, m := range members {
-		v.ids[m.Id] = struct{}{}
+		v.addrs[m.Id] = m.Address()
+		if len(m.Kinds) > 0 {
+			v.serving[m.Id] = struct{}{}
+		}
 		for _, kind := range m.Kinds {
 			v.byKind[kind] = append(v.byKind[kind], member{id: m.Id, addr: m.Address(), hash: fnv1a(m.Id, fnvOffset)})
 		}
@@ -72,8 +77,20 @@ func (v *view) owner(kind string, hash uint64) *member {
 }
 
 func (v *view) contains(id string) bool {
-	_, ok := v.ids[id]
+	_, ok := v.addrs[id]
 	return ok
+}
+
+// topologyHash tells lists of members apart that differ in ids or kinds. They must be in the order of their ids.
+func topologyHash(members []*protocluster.Member) uint64 {
+	h := fnvOffset
+	for _, m := range members {
+		h = fnv1a("\x00"+m.Id, h)
+		for _, kind := range m.Kinds {
+			h = fnv1a("\x01"+kind, h)
+		}
+	}
+	return h
 }
 
 const (

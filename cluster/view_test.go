@@ -92,6 +92,27 @@ func TestView_OnlyMembersWithTheKindOwn(t *testing.T) {
 	}
 }
 
+func TestTopologyHash_TellsIdsAndKindsApart(t *testing.T) {
+	lists := [][]*protocluster.Member{
+		nil,
+		{{Id: "a"}},
+		{{Id: "a", Kinds: []string{"event"}}},
+		{{Id: "a", Kinds: []string{"event", "limit"}}},
+		{{Id: "a"}, {Id: "event"}},
+		{{Id: "a"}, {Id: "b", Kinds: []string{"event"}}},
+		{{Id: "a", Kinds: []string{"event"}}, {Id: "b"}},
+		{{Id: "aevent"}},
+	}
+	seen := make(map[uint64]int)
+	for i, members := range lists {
+		hash := topologyHash(members)
+		if other, ok := seen[hash]; ok {
+			t.Errorf("lists %d and %d have one hash", other, i)
+		}
+		seen[hash] = i
+	}
+}
+
 func TestView_WithoutQuorumNobodyOwns(t *testing.T) {
 	for members := range 6 {
 		owner := viewOf(members, 3, "event").owner("event", 1)
