@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,12 +20,19 @@ var (
 	errUnresolved = errors.New("outcome unknown")     // the request was decided, and perhaps committed
 )
 
+// What Engine finds out itself.
+var (
+	errNotLocated = fmt.Errorf("%w: not located", errMoved)
+	errNoAnswer   = errors.New("no answer in time") // perhaps decided, and perhaps committed
+)
+
 // call is a request at an event actor, and the caller that waits for the answer: in this process, by a channel, without
 // serialization; or on another node, by a message. It is answered exactly once, although a message may be lost between nodes;
 // the caller gives it a deadline.
 type call struct {
 	request *evently.Request
 	answer  chan outcome // nil: the caller is on another node
+	timer   *time.Timer  // of the caller in this process
 	gone    atomic.Bool  // the caller in this process does not wait any more
 
 	system   *actor.ActorSystem // of this node
@@ -37,7 +45,14 @@ type outcome struct {
 	err   error
 }
 
-var calls = sync.Pool{New: func() any { return &call{answer: make(chan outcome, 1)} }}
+var calls = sync.Pool{New: func() any { return &call{answer: make(chan outcome, 1), timer: newTimer()} }}
+
+// newTimer returns a timer that is to be Reset.
+func newTimer() *time.Timer {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return timer
+}
 
 // finish gives the caller its answer.
 func (c *call) finish(reply evently.Reply, err error) {
@@ -53,25 +68,34 @@ func (c *call) abandoned(now func() time.Time) bool {
 	return c.gone.Load() || !c.deadline.IsZero() && !now().Before(c.deadline)
 }
 
-// sendLocal asks an actor of this process and waits for its answer or the end of ctx.
-func sendLocal(ctx context.Context, system *actor.ActorSystem, pid *actor.PID, request *evently.Request) (evently.Reply, error) {
+// sendLocal asks an actor of this process and waits for its answer, as long as limit and ctx allow.
+func sendLocal(
+	ctx context.Context, limit time.Duration, system *actor.ActorSystem, pid *actor.PID, request *evently.Request,
+) (evently.Reply, error) {
 	process, alive := system.ProcessRegistry.GetLocal(pid.Id)
 	if !alive {
 		return evently.Reply{}, errMoved
 	}
 	c := calls.Get().(*call)
 	c.request = request
+	c.timer.Reset(limit)
 	process.SendUserMessage(pid, c)
+	var err error
 	select {
 	case out := <-c.answer:
+		c.timer.Stop()
 		c.request = nil
 		calls.Put(c)
 		return out.reply, out.err
+	case <-c.timer.C:
+		err = errNoAnswer
 	case <-ctx.Done():
-		// The actor may still answer, so the call is not used again.
-		c.gone.Store(true)
-		return evently.Reply{}, ctx.Err()
+		err = ctx.Err()
+		c.timer.Stop()
 	}
+	// The actor may still answer, so the call is not used again.
+	c.gone.Store(true)
+	return evently.Reply{}, err
 }
 
 // callMailbox is the mailbox of an event actor. It makes calls of the requests of other nodes, so that the actor knows only

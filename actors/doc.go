@@ -14,6 +14,10 @@
 // Callers on other nodes send the messages of package eventpb. The actor's mailbox makes the same calls of them that callers
 // in this process send without serialization, so that all else knows one kind of caller only.
 //
+// Two nodes may believe to own an event, while they see different members. The later acquisition fences the earlier one, and so
+// on: the node that has lost the event pauses before it acquires it again, longer each time (backoff.go), so that
+// they take turns and work gets done in between.
+//
 // Failures: a caller whose outcome is not known is told so (errUnresolved) and Engine repeats the request. That is
 // safe because requests are idempotent: a Book by its key, the others by the state of what they change. A Revise is the
 // exception: it is not repeated once it may have been decided.

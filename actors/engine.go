@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -32,6 +33,9 @@ const (
 	doMax    = 8 * time.Second // all attempts, when the caller has no earlier deadline
 )
 
+// identityBytes is more than the text of an event's id takes.
+const identityBytes = 24
+
 // Engine implements evently.Engine: it brings requests to the actors that own their events, and brings them again when an
 // owner moved or died, until the caller's deadline.
 type Engine struct {
@@ -39,68 +43,103 @@ type Engine struct {
 	locator Locator
 	history evently.History
 	metrics *Metrics
+	answers *answers // from other nodes
+
+	// Logger is told at debug level of attempts that no owner answered. Set it before the first Do; default: nobody.
+	Logger *slog.Logger
 }
 
 var _ evently.Engine = (*Engine)(nil)
 
-// NewEngine returns an engine. History answers for reservations that ended so long ago that their ledger has forgotten them.
+// NewEngine returns an engine. It receives answers for as long as the system lives. History answers for reservations that ended
+// so long ago that their ledger has forgotten them.
 func NewEngine(system *actor.ActorSystem, locator Locator, history evently.History, metrics *Metrics) *Engine {
-	return &Engine{system, locator, history, metrics}
+	return &Engine{
+		system: system, locator: locator, history: history, metrics: metrics, answers: newAnswers(system),
+		Logger: slog.New(slog.DiscardHandler),
+	}
 }
 
 // Do implements evently.Engine.
 func (e *Engine) Do(ctx context.Context, request *evently.Request) (evently.Reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, doMax)
-	defer cancel()
-	identity := request.Event.String()
+	bounded := &budget{Context: ctx, deadline: time.Now().Add(doMax)}
+	if earlier, ok := ctx.Deadline(); ok && earlier.Before(bounded.deadline) {
+		bounded.deadline = earlier
+	}
+	defer bounded.end()
+	identity := string(request.Event.AppendText(make([]byte, 0, identityBytes)))
 	for attempt := 0; ; attempt++ {
-		reply, err := e.attempt(ctx, attempt, identity, request)
-		var refusal *evently.Error
-		switch {
-		case err == nil:
-			e.metrics.attempts.WithLabelValues("ok").Inc()
+		reply, err := e.attempt(bounded, attempt, identity, request)
+		if err == nil {
+			e.metrics.answered.Inc()
 			return reply, nil
-		case errors.As(err, &refusal):
+		}
+		if refusal, ok := asRefusal(err); ok {
 			e.metrics.attempts.WithLabelValues(string(refusal.Code)).Inc()
 			if refusal.Code == evently.CodeReservationNotFound || refusal.Code == evently.CodeEventNotFound {
-				return e.unknown(ctx, request, err)
+				return e.unknown(bounded, request, err)
 			}
 			return evently.Reply{}, err
 		}
-		e.metrics.attempts.WithLabelValues("retry").Inc()
-		if !errors.Is(err, errMoved) && !repeatable(request.Command) || !pause(ctx, attempt) {
+		e.redirected(request, attempt, identity, err)
+		if !errors.Is(err, errMoved) && !repeatable(request.Command) || !pause(bounded, attempt, err) {
 			return evently.Reply{}, fmt.Errorf("%w: event %s: %w", evently.ErrUnavailable, identity, err)
 		}
 	}
 }
 
+// redirected notes an attempt that no owner answered.
+func (e *Engine) redirected(request *evently.Request, attempt int, identity string, err error) {
+	reason := "timeout" // or the caller has left
+	switch {
+	case errors.Is(err, errNotLocated):
+		reason = "not_located"
+	case errors.Is(err, errMoved):
+		reason = "moved"
+	case errors.Is(err, errUnresolved):
+		reason = "unresolved"
+	}
+	e.metrics.redirects.WithLabelValues(reason).Inc()
+	if e.Logger.Enabled(context.Background(), slog.LevelDebug) {
+		e.Logger.LogAttrs(context.Background(), slog.LevelDebug, "redirected", append(origin(request),
+			slog.String("event", identity), slog.Int("attempt", attempt), slog.String("reason", reason), slog.Any("error", err))...)
+	}
+}
+
 // attempt asks the event's owner once. A request that must not be repeated has all the time there is.
-func (e *Engine) attempt(ctx context.Context, attempt int, identity string, request *evently.Request) (evently.Reply, error) {
+func (e *Engine) attempt(ctx *budget, attempt int, identity string, request *evently.Request) (evently.Reply, error) {
 	pid, err := e.locator.Locate(ctx, Kind, identity)
 	if err != nil {
-		return evently.Reply{}, fmt.Errorf("%w: locate: %w", errMoved, err)
+		return evently.Reply{}, fmt.Errorf("%w: %w", errNotLocated, err)
 	}
 	local := pid.Address == e.system.Address()
-	if repeatable(request.Command) {
-		limit := attemptRemoteMax
-		if local {
-			limit = attemptLocalMax
-		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit<<min(attempt, 3))
-		defer cancel()
+	limit := time.Until(ctx.deadline)
+	switch {
+	case limit <= 0:
+		return evently.Reply{}, context.DeadlineExceeded // whose timers may be late
+	case !repeatable(request.Command):
+	case local:
+		limit = min(limit, attemptLocalMax<<min(attempt, 3))
+	default:
+		limit = min(limit, attemptRemoteMax<<min(attempt, 3))
 	}
 	var reply evently.Reply
 	if local {
-		reply, err = sendLocal(ctx, e.system, pid, request)
+		reply, err = sendLocal(ctx.Context, limit, e.system, pid, request)
 	} else {
-		deadline, _ := ctx.Deadline() // Do has set one
-		reply, err = e.sendRemote(ctx, time.Until(deadline), pid, request)
+		reply, err = e.sendRemote(ctx.Context, limit, pid, request)
 	}
-	if errors.Is(err, errMoved) || errors.Is(err, errUnresolved) || ctx.Err() != nil {
-		e.locator.Forget(Kind, identity, pid)
+	if err != nil {
+		if _, ok := asRefusal(err); !ok {
+			e.locator.Forget(Kind, identity, pid)
+		}
 	}
 	return reply, err
+}
+
+func asRefusal(err error) (refusal *evently.Error, ok bool) {
+	ok = errors.As(err, &refusal)
+	return refusal, ok
 }
 
 // repeatable reports whether a request that may have taken effect can be sent again. A Revise cannot: its second
@@ -110,8 +149,12 @@ func repeatable(command evently.Command) bool {
 	return !revise
 }
 
-// pause waits a moment before the next attempt; false: ctx ended.
-func pause(ctx context.Context, attempt int) bool {
+// pause waits a moment before the next attempt; false: ctx ended. Who was told that the event has moved asks for its new place at
+// once, for Locate itself waits until there is one.
+func pause(ctx *budget, attempt int, err error) bool {
+	if attempt == 0 && errors.Is(err, errMoved) && !errors.Is(err, errNotLocated) {
+		return ctx.Err() == nil
+	}
 	limit := min(pauseMin<<min(attempt, 10), pauseMax)
 	timer := time.NewTimer(rand.N(limit)) //nolint:gosec // spreads retries; not a secret
 	defer timer.Stop()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -86,6 +87,7 @@ type (
 		now time.Time
 		err error
 	}
+	standby  struct{} // a step of the pause before the event may be acquired is over
 	due      struct{} // something in the ledger is due
 	idle     struct{} // time to see whether the actor is still used
 	lastCall struct{} // all that was queued before the retirement has been answered
@@ -95,10 +97,13 @@ type (
 type shared struct {
 	acquiring  chan struct{}   // holds one element for each load under way
 	complaints *rate.Sometimes // while Postgres is away every event has the same to say
+
+	mu      sync.Mutex // guards backoff
+	backoff backoff
 }
 
 // eventActor is the shell of one BoxOffice: it brings messages, time and the journal to it. Its states are loading
-// (office nil), serving, draining and retired.
+// (office nil, see loading.go), serving, draining and retired.
 type eventActor struct {
 	config   *Config
 	shared   *shared
@@ -106,6 +111,7 @@ type eventActor struct {
 	event    evently.EventID
 	log      *slog.Logger
 	cancel   context.CancelFunc // ends the load
+	pause    time.Duration      // left before the event may be acquired
 
 	office    *BoxOffice[*call]
 	early     []*call // came while loading
@@ -117,6 +123,7 @@ type eventActor struct {
 	nextDue   time.Time
 	dueTimer  *time.Timer
 	idleTick  *time.Timer
+	loadTimer *time.Timer
 }
 
 // Receive handles one message.
@@ -130,6 +137,8 @@ func (a *eventActor) Receive(ctx actor.Context) {
 		a.start(ctx)
 	case *acquired:
 		a.acquired(ctx, message)
+	case standby:
+		a.standby(ctx)
 	case due:
 		a.nextDue = time.Time{} // the timer is spent, whatever the clocks did meanwhile
 		a.tick(ctx)
@@ -154,71 +163,6 @@ func (a *eventActor) start(ctx actor.Context) {
 	}
 	a.event = event
 	a.load(ctx)
-}
-
-// load acquires the event on a goroutine of its own, which ends with the actor.
-func (a *eventActor) load(ctx actor.Context) {
-	root, self, config, shared, event := ctx.ActorSystem().Root, ctx.Self(), a.config, a.shared, a.event
-	background, cancel := context.WithTimeout(context.Background(), config.AcquireTimeout)
-	a.cancel = cancel
-	go func() {
-		defer cancel()
-		result := &acquired{err: evently.ErrUnavailable}
-		select {
-		case shared.acquiring <- struct{}{}:
-			began := config.Now()
-			result.tenure, result.err = config.Journal.Acquire(background, event)
-			ended := config.Now()
-			result.took = ended.Sub(began)
-			if result.err == nil {
-				result.ahead = result.tenure.Now.Sub(ended)
-			}
-			<-shared.acquiring
-		case <-background.Done():
-		}
-		root.Send(self, result)
-	}()
-}
-
-func (a *eventActor) acquired(ctx actor.Context, result *acquired) {
-	if a.retired != nil {
-		return
-	}
-	if result.err != nil {
-		known := errors.Is(result.err, evently.ErrEventNotFound)
-		if known {
-			a.config.Metrics.activations.WithLabelValues("not_found").Inc()
-		} else {
-			a.config.Metrics.activations.WithLabelValues("failed").Inc()
-			if errors.Is(result.err, evently.ErrUnavailable) {
-				a.complain("acquire event", result.err)
-				result.err = errMoved // perhaps not for long
-			} else {
-				a.log.Error("acquire event", "error", result.err)
-				result.err = evently.ErrUnavailable // damaged: another load would find the same
-			}
-		}
-		a.fail(ctx, "not_acquired", result.err)
-		return
-	}
-	a.config.Metrics.activations.WithLabelValues("ok").Inc()
-	a.config.Metrics.activation.Observe(result.took.Seconds())
-	a.config.Metrics.active.Inc()
-	a.log.Debug("serving", "epoch", result.tenure.Epoch, "seq", result.tenure.Ledger.Seq(), "live", result.tenure.Ledger.Live(),
-		"took", result.took)
-	a.office = NewBoxOffice[*call](result.tenure)
-	a.ahead = result.ahead
-	a.idleTick = a.after(ctx, a.config.IdleAfter, idle{})
-	early := a.early
-	a.early = nil
-	for _, c := range early {
-		a.config.Metrics.waiting.Dec()
-		a.request(ctx, c)
-	}
-	a.tick(ctx)
-	if a.draining {
-		a.finishDrain(ctx)
-	}
 }
 
 func (a *eventActor) request(ctx actor.Context, c *call) {
@@ -300,8 +244,9 @@ func (a *eventActor) logAnswers(answers []Answer[*call]) {
 	}
 	for i := range answers {
 		request := answers[i].Caller.request
-		a.log.Debug("answer", "request_id", request.ID, "command", fmt.Sprintf("%T", request.Command), "who", request.Who.String(),
-			"seq", answers[i].Reply.Reservation.Seq, "error", answers[i].Err)
+		a.log.LogAttrs(context.Background(), slog.LevelDebug, "answer", append(origin(request),
+			slog.String("command", fmt.Sprintf("%T", request.Command)), slog.String("who", request.Who.String()),
+			slog.Uint64("seq", answers[i].Reply.Reservation.Seq), slog.Any("error", answers[i].Err))...)
 	}
 }
 
@@ -310,7 +255,7 @@ func (a *eventActor) appendFailed(ctx actor.Context, err error) {
 	case errors.Is(err, evently.ErrOverloaded):
 		a.fail(ctx, "overloaded", evently.ErrOverloaded)
 	case errors.Is(err, evently.ErrFenced):
-		a.log.Info("superseded by another owner")
+		a.lost()
 		a.fail(ctx, "fenced", errMoved)
 	case errors.Is(err, evently.ErrNotWritten):
 		a.complain("batch not written", err)
@@ -396,20 +341,24 @@ func (a *eventActor) retire(err error) {
 	if a.cancel != nil {
 		a.cancel()
 	}
-	callers := a.early
+	a.dismissEarly(err)
 	if a.office != nil {
 		a.config.Metrics.active.Dec()
-		callers = a.office.Retire()
+		a.dismiss(a.office.Retire(), err)
 	}
-	a.config.Metrics.waiting.Sub(float64(len(callers)))
-	for _, c := range callers {
-		c.finish(evently.Reply{}, err)
-	}
-	a.office, a.early = nil, nil
-	for _, timer := range []*time.Timer{a.dueTimer, a.idleTick} {
+	a.office = nil
+	for _, timer := range []*time.Timer{a.dueTimer, a.idleTick, a.loadTimer} {
 		if timer != nil {
 			timer.Stop()
 		}
+	}
+}
+
+// dismiss answers callers that waited in vain.
+func (a *eventActor) dismiss(callers []*call, err error) {
+	a.config.Metrics.waiting.Sub(float64(len(callers)))
+	for _, c := range callers {
+		c.finish(evently.Reply{}, err)
 	}
 }
 

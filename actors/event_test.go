@@ -29,8 +29,10 @@ type memory struct {
 	entries []evently.Entry
 	fail    []error       // outcomes of the next appends; nil: it succeeds
 	hold    chan struct{} // when set, appends wait for it
+	takes   time.Duration // of each append
 	missing bool
 	damaged error
+	refuse  []error       // outcomes of the next loads
 	loading chan struct{} // when set, loads wait for it
 }
 
@@ -45,6 +47,11 @@ func (m *memory) Acquire(context.Context, evently.EventID) (*evently.Tenure, err
 	}
 	if m.damaged != nil {
 		return nil, m.damaged
+	}
+	if len(m.refuse) > 0 {
+		err := m.refuse[0]
+		m.refuse = m.refuse[1:]
+		return nil, err
 	}
 	m.epoch++
 	tenure := newTenure(m.event)
@@ -65,6 +72,9 @@ func (m *memory) Append(batch *evently.Batch) error {
 func (m *memory) write(batch *evently.Batch, hold chan struct{}) {
 	if hold != nil {
 		<-hold
+	}
+	if m.takes > 0 {
+		<-time.After(m.takes)
 	}
 	m.mu.Lock()
 	var err error
@@ -134,6 +144,14 @@ func (s *spawner) Locate(_ context.Context, _, identity string) (*actor.PID, err
 
 func (s *spawner) Forget(string, string, *actor.PID) {}
 
+func newSystem() *actor.ActorSystem {
+	return actor.NewActorSystemWithConfig(actor.Configure(
+		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }),
+		// A goroutine of Proto.Actor's outlives the system by this time after a dead letter.
+		actor.WithDeadLetterThrottleInterval(time.Millisecond),
+	))
+}
+
 func newHall(t *testing.T, capacity int, options ...func(*Config)) *hall {
 	t.Helper()
 	h := &hall{T: t, journal: &memory{event: newEvent(capacity)}, metrics: NewMetrics(prometheus.NewRegistry()), states: make(chan *evently.State, 1000)}
@@ -144,11 +162,7 @@ func newHall(t *testing.T, capacity int, options ...func(*Config)) *hall {
 	for _, option := range options {
 		option(&config)
 	}
-	system := actor.NewActorSystemWithConfig(actor.Configure(
-		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }),
-		// A goroutine of Proto.Actor's outlives the system by this time after a dead letter.
-		actor.WithDeadLetterThrottleInterval(time.Millisecond),
-	))
+	system := newSystem()
 	t.Cleanup(system.Shutdown)
 	h.locator = &spawner{system: system, props: NewKind(config)}
 	h.engine = NewEngine(system, h.locator, h, h.metrics)
@@ -210,6 +224,9 @@ func TestEventActor_FailedAppendIsRepeatedOnceSettled(t *testing.T) {
 			if len(h.journal.entries) != 2 || h.journal.epoch != 2 {
 				t.Errorf("%d entries in epoch %d, want 2 in epoch 2", len(h.journal.entries), h.journal.epoch)
 			}
+			if got := testutil.ToFloat64(h.metrics.backoffs); got != 0 {
+				t.Errorf("%v activations waited, though no other owner has come", got)
+			}
 		})
 	}
 }
@@ -255,7 +272,6 @@ func TestEngine_GivesUpAtTheDeadline(t *testing.T) {
 
 func TestEventActor_FullMailboxIsOverloaded(t *testing.T) {
 	h := newHall(t, 5)
-	callers := h.locator.system.ProcessRegistry
 	full := func() *callMailbox {
 		m := newCallMailbox(&Config{MailboxMax: 1, Metrics: h.metrics, Now: time.Now}, evently.EventID(77).String())().(*callMailbox)
 		m.system = h.locator.system
@@ -269,11 +285,10 @@ func TestEventActor_FullMailboxIsOverloaded(t *testing.T) {
 	if out := <-local.answer; !errors.Is(out.err, evently.ErrOverloaded) {
 		t.Errorf("a local caller got %v, want %v", out.err, evently.ErrOverloaded)
 	}
-	remote := make(answerSlot, 1)
-	sender, _ := callers.Add(remote, "caller")
-	defer callers.Remove(sender)
+	remote := &slot{answer: make(chan any, 1)}
+	sender := h.engine.answers.expect(remote)
 	full().PostUserMessage(&actor.MessageEnvelope{Message: encodeRequest(book(1, 1)), Sender: sender})
-	_, err := decodeAnswer(<-remote, book(1, 1))
+	_, err := decodeAnswer(<-remote.answer, book(1, 1))
 	var refusal *evently.Error
 	if !errors.As(err, &refusal) || !reflect.DeepEqual(refusal, evently.ErrOverloaded) {
 		t.Errorf("a remote caller got %v, want %v", err, evently.ErrOverloaded)
@@ -301,13 +316,13 @@ func TestEventActor_DrainCommitsWhatIsDecidedAndMovesTheRest(t *testing.T) {
 	pid := h.locator.pid
 	decided, late := make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := sendLocal(t.Context(), h.locator.system, pid, book(2, 1))
+		_, err := sendLocal(t.Context(), time.Minute, h.locator.system, pid, book(2, 1))
 		decided <- err
 	}()
 	h.await("a request that waits", func() bool { return testutil.ToFloat64(h.metrics.waiting) == 1 })
 	h.locator.system.Root.Send(pid, &DrainMessage{})
 	go func() {
-		_, err := sendLocal(t.Context(), h.locator.system, pid, book(3, 1))
+		_, err := sendLocal(t.Context(), time.Minute, h.locator.system, pid, book(3, 1))
 		late <- err
 	}()
 	if err := <-late; !errors.Is(err, errMoved) {
@@ -381,8 +396,8 @@ func TestEventActor_PanicRetiresTheActor(t *testing.T) {
 	if h.journal.epoch != 2 || len(h.journal.entries) != 1 {
 		t.Errorf("epoch %d, %d entries; want 2 and 1", h.journal.epoch, len(h.journal.entries))
 	}
-	if got := testutil.ToFloat64(h.metrics.attempts.WithLabelValues("retry")); got != 1 {
-		t.Errorf("%v retries, want 1: the caller was told at once", got)
+	if got := h.redirects("unresolved"); got != 1 {
+		t.Errorf("%v redirects, want 1: the caller was told at once", got)
 	}
 }
 
@@ -469,8 +484,8 @@ func TestEngine_SlowCommitIsWaitedFor(t *testing.T) {
 	if reply, err := h.do(book(1, 1)); err != nil || reply.Replayed {
 		t.Errorf("got %+v %v", reply, err)
 	}
-	if got := testutil.ToFloat64(h.metrics.attempts.WithLabelValues("retry")); got != 0 {
-		t.Errorf("%v retries, want none", got)
+	if got := h.redirects("timeout"); got != 0 {
+		t.Errorf("%v requests sent again, want none", got)
 	}
 }
 
@@ -538,7 +553,7 @@ func TestEventActor_CallsBehindTheEndAreMoved(t *testing.T) {
 					t.Errorf("got %v, want %v", out.err, errMoved)
 				}
 			}
-			if _, err := sendLocal(t.Context(), system, pid, book(1, 1)); !errors.Is(err, errMoved) {
+			if _, err := sendLocal(t.Context(), time.Minute, system, pid, book(1, 1)); !errors.Is(err, errMoved) {
 				t.Errorf("got %v, want %v", err, errMoved)
 			}
 		})
@@ -553,15 +568,33 @@ func (stopping) HandleFailure(_ *actor.ActorSystem, supervisor actor.Supervisor,
 }
 
 func TestEventActor_LogsTellTheRequest(t *testing.T) {
-	var log syncedBuffer
-	h := newHall(t, 5, func(c *Config) {
-		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	})
-	if _, err := h.do(book(1, 1)); err != nil {
-		t.Fatal(err)
-	}
-	if text := log.String(); !strings.Contains(text, "msg=answer") || !strings.Contains(text, "request_id=r ") {
-		t.Errorf("the log has no line of the request:\n%s", text)
+	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	for name, connect := range map[string]func(*hall){"on this node": func(*hall) {}, "on another node": func(h *hall) { stretch(h) }} {
+		t.Run(name, func(t *testing.T) {
+			var log syncedBuffer
+			logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			h := newHall(t, 5, func(c *Config) { c.Logger = logger })
+			connect(h)
+			h.engine.Logger = logger
+			h.journal.fail = []error{evently.ErrNotWritten}
+			request := book(1, 1)
+			request.Trace = trace
+			if _, err := h.do(request); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.do(book(2, 1)); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []string{
+				"msg=redirected request_id=r trace_id=4bf92f3577b34da6a3ce929d0e0e4736 event=" + evently.EventID(77).String() + " attempt=0 reason=moved",
+				"msg=answer event=" + evently.EventID(77).String() + " request_id=r trace_id=4bf92f3577b34da6a3ce929d0e0e4736 command=*evently.Book",
+				"msg=answer event=" + evently.EventID(77).String() + " request_id=r command=*evently.Book",
+			} {
+				if text := log.String(); strings.Count(text, want) != 1 {
+					t.Errorf("the log does not have once %q:\n%s", want, text)
+				}
+			}
+		})
 	}
 }
 

@@ -7,13 +7,17 @@ type Metrics struct {
 	active      prometheus.Gauge
 	activations *prometheus.CounterVec // by result
 	activation  prometheus.Histogram
+	backoffs    prometheus.Counter
 	retirements *prometheus.CounterVec // by reason
 	overloaded  prometheus.Counter
 	waiting     prometheus.Gauge
 	depth       prometheus.Histogram
 	abandoned   prometheus.Counter
 	attempts    *prometheus.CounterVec // by result
+	redirects   *prometheus.CounterVec // by reason
 	hops        *prometheus.CounterVec // by result
+
+	answered, hopped prometheus.Counter // of attempts and of hops: what happens most
 }
 
 // NewMetrics registers the metrics of this package.
@@ -28,6 +32,9 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		activation: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "evently_activation_seconds", Help: "Time to acquire and load an event.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 13),
+		}),
+		backoffs: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "evently_activation_backoffs_total", Help: "Activations that waited because another owner had taken their event from this node.",
 		}),
 		retirements: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "evently_retirements_total", Help: "Event actors that stopped serving by reason.",
@@ -46,12 +53,18 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Name: "evently_abandoned_requests_total", Help: "Requests not decided because their callers had given up.",
 		}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "evently_engine_attempts_total", Help: "Attempts to reach an event actor by result.",
+			Name: "evently_engine_attempts_total", Help: "Attempts that the owner of an event answered by result: ok or the refusal's code.",
 		}, []string{"result"}),
+		redirects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evently_engine_redirects_total",
+			Help: "Attempts that no owner of an event answered by reason: moved, unresolved, timeout, not_located.",
+		}, []string{"reason"}),
 		hops: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "evently_engine_hops_total", Help: "Requests sent to event actors of other nodes by result: answered, unanswered, garbled.",
 		}, []string{"result"}),
 	}
-	registerer.MustRegister(m.active, m.activations, m.activation, m.retirements, m.overloaded, m.waiting, m.depth, m.abandoned, m.attempts, m.hops)
+	m.answered, m.hopped = m.attempts.WithLabelValues("ok"), m.hops.WithLabelValues("answered")
+	registerer.MustRegister(m.active, m.activations, m.activation, m.backoffs, m.retirements, m.overloaded, m.waiting, m.depth, m.abandoned,
+		m.attempts, m.redirects, m.hops)
 	return m
 }

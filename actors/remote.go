@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -16,48 +17,104 @@ import (
 // errGarbled: what came is no answer to the request. It was decided, perhaps.
 var errGarbled = fmt.Errorf("%w: garbled answer", errUnresolved)
 
-// answerSlot is a process of the actor system that takes the first answer to one request. Proto.Actor's futures know no
-// context, and one that times out while its answer comes is written to and read without a lock.
-type answerSlot chan any
+// answers is the process of an actor system that takes the answers of other nodes to an engine. Requests are told apart by the
+// request id of the PID that is to be answered, which travels with it. One process for all costs less than one for each, for the
+// registry as well as on the wire. Proto.Actor's futures know no context, and one that times out while its answer comes
+// is written to and read without a lock.
+type answers struct {
+	system *actor.ActorSystem
+	id     string
+
+	mu      sync.Mutex
+	last    uint32
+	waiting map[uint32]*slot // bounded by the requests in flight
+}
+
+// slot takes the answer to one request.
+type slot struct {
+	answer chan any // holds one
+	timer  *time.Timer
+}
+
+var slots = sync.Pool{New: func() any { return &slot{make(chan any, 1), newTimer()} }}
+
+func newAnswers(system *actor.ActorSystem) *answers {
+	a := &answers{system: system, id: "answers" + system.ProcessRegistry.NextID(), waiting: make(map[uint32]*slot)}
+	if _, fresh := system.ProcessRegistry.Add(a, a.id); !fresh {
+		panic("engine: process " + a.id + " exists")
+	}
+	return a
+}
+
+// expect returns the PID that takes one answer, the first, into a slot.
+func (a *answers) expect(s *slot) *actor.PID {
+	a.mu.Lock()
+	for taken := true; taken; _, taken = a.waiting[a.last] {
+		if a.last++; a.last == 0 { // which is no id
+			a.last++
+		}
+	}
+	n := a.last
+	a.waiting[n] = s
+	a.mu.Unlock()
+	return &actor.PID{Address: a.system.Address(), Id: a.id, RequestId: n}
+}
+
+// take returns the slot of a request, once; nil: it was taken before.
+func (a *answers) take(n uint32) *slot {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.waiting[n]
+	delete(a.waiting, n)
+	return s
+}
 
 // SendUserMessage implements actor.Process.
-func (s answerSlot) SendUserMessage(_ *actor.PID, message any) {
-	select {
-	case s <- actor.UnwrapEnvelopeMessage(message):
-	default: // answered already
+func (a *answers) SendUserMessage(pid *actor.PID, message any) {
+	if s := a.take(pid.RequestId); s != nil { // else it was answered already, or is not waited for any more
+		s.answer <- actor.UnwrapEnvelopeMessage(message)
 	}
 }
 
 // SendSystemMessage implements actor.Process. There is nothing to stop or to watch.
-func (s answerSlot) SendSystemMessage(*actor.PID, any) {}
+func (a *answers) SendSystemMessage(*actor.PID, any) {}
 
 // Stop implements actor.Process.
-func (s answerSlot) Stop(*actor.PID) {}
+func (a *answers) Stop(*actor.PID) {}
 
-// sendRemote asks an actor of another node and waits for its answer or the end of ctx, which is left away.
-func (e *Engine) sendRemote(ctx context.Context, left time.Duration, pid *actor.PID, request *evently.Request) (evently.Reply, error) {
+// sendRemote asks an actor of another node and waits for its answer, as long as limit and ctx allow.
+func (e *Engine) sendRemote(ctx context.Context, limit time.Duration, pid *actor.PID, request *evently.Request) (evently.Reply, error) {
 	message := encodeRequest(request)
-	message.TimeoutMs = uint32(min(max(left.Milliseconds(), 1), math.MaxUint32))
-	slot, registry := make(answerSlot, 1), e.system.ProcessRegistry
-	self, fresh := registry.Add(slot, "answer"+registry.NextID())
-	if !fresh {
-		panic("engine: process " + self.Id + " exists")
-	}
-	defer registry.Remove(self)
+	message.TimeoutMs = uint32(min(max(limit.Milliseconds(), 1), math.MaxUint32))
+	s := slots.Get().(*slot)
+	self := e.answers.expect(s)
+	s.timer.Reset(limit)
 	e.system.Root.RequestWithCustomSender(pid, message, self)
+	var answer any
+	var err error
 	select {
-	case answer := <-slot:
-		reply, err := decodeAnswer(answer, request)
-		if errors.Is(err, errGarbled) {
-			e.metrics.hops.WithLabelValues("garbled").Inc()
-		} else {
-			e.metrics.hops.WithLabelValues("answered").Inc()
-		}
-		return reply, err
+	case answer = <-s.answer:
+	case <-s.timer.C:
+		err = errNoAnswer
 	case <-ctx.Done():
-		e.metrics.hops.WithLabelValues("unanswered").Inc()
-		return evently.Reply{}, ctx.Err()
+		err = ctx.Err()
 	}
+	s.timer.Stop()
+	if err != nil && e.answers.take(self.RequestId) == nil {
+		answer, err = <-s.answer, nil // it came in the last moment
+	}
+	slots.Put(s)
+	if err != nil {
+		e.metrics.hops.WithLabelValues("unanswered").Inc()
+		return evently.Reply{}, err
+	}
+	reply, err := decodeAnswer(answer, request)
+	if errors.Is(err, errGarbled) {
+		e.metrics.hops.WithLabelValues("garbled").Inc()
+	} else {
+		e.metrics.hopped.Inc()
+	}
+	return reply, err
 }
 
 func decodeAnswer(answer any, request *evently.Request) (evently.Reply, error) {

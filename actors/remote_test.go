@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"errors"
+	"math"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -50,9 +51,12 @@ func (w *wire) SendUserMessage(pid *actor.PID, message any) {
 	carried := body.(proto.Message)
 	carried = carry(w, carried, carried.ProtoReflect().New().Interface())
 	here := actor.NewPID(w.system.Address(), pid.Id)
+	here.RequestId = pid.RequestId
 	if request, ok := carried.(*eventpb.Request); ok {
 		if w.passes(request) {
-			w.system.Root.RequestWithCustomSender(here, carried, actor.NewPID(callerAddr, sender.Id))
+			from := actor.NewPID(callerAddr, sender.Id)
+			from.RequestId = sender.RequestId
+			w.system.Root.RequestWithCustomSender(here, carried, from)
 		}
 		return
 	}
@@ -99,6 +103,10 @@ func (l *farLocator) Locate(ctx context.Context, kind, identity string) (*actor.
 }
 
 func (l *farLocator) Forget(_, _ string, pid *actor.PID) { l.forgotten.Add(1) }
+
+func (h *hall) redirects(reason string) float64 {
+	return testutil.ToFloat64(h.metrics.redirects.WithLabelValues(reason))
+}
 
 func (h *hall) hops(result string) float64 {
 	return testutil.ToFloat64(h.metrics.hops.WithLabelValues(result))
@@ -209,6 +217,22 @@ func TestEngine_RepeatsWhatIsLostBetweenNodes(t *testing.T) {
 			w.onResponse = func(n int, response proto.Message) proto.Message {
 				if n == 1 {
 					response.(*eventpb.Response).GetReply().Reservation.User++
+				}
+				return response
+			}
+		}, "garbled"},
+		"code of a later version": {func(w *wire) {
+			w.onResponse = func(n int, response proto.Message) proto.Message {
+				if n == 1 {
+					return &eventpb.Response{Outcome: &eventpb.Response_Error{Error: &eventpb.Error{Code: "invented"}}}
+				}
+				return response
+			}
+		}, "garbled"},
+		"outcome of a later version": {func(w *wire) {
+			w.onResponse = func(n int, response proto.Message) proto.Message {
+				if n == 1 {
+					return later(w, &eventpb.Response{}, &eventpb.Response{})
 				}
 				return response
 			}
@@ -374,11 +398,9 @@ func TestEventActor_UndecidableRequestsAreAnswered(t *testing.T) {
 		{&eventpb.Request{Event: 77}, evently.CodeUnavailable}, // a command of a later version
 		{&eventpb.Request{Event: 78, Command: &eventpb.Request_Expire{}}, evently.CodeInternal},
 	} {
-		slot := make(answerSlot, 1)
-		self, _ := h.locator.system.ProcessRegistry.Add(slot, "caller")
-		root.RequestWithCustomSender(pid, test.message, self)
-		_, err := decodeAnswer(<-slot, book(1, 1))
-		h.locator.system.ProcessRegistry.Remove(self)
+		s := &slot{answer: make(chan any, 1)}
+		root.RequestWithCustomSender(pid, test.message, h.engine.answers.expect(s))
+		_, err := decodeAnswer(<-s.answer, book(1, 1))
 		if !errors.Is(err, &evently.Error{Code: test.want}) {
 			t.Errorf("%v: got %v, want %s", test.message, err, test.want)
 		}
@@ -388,13 +410,51 @@ func TestEventActor_UndecidableRequestsAreAnswered(t *testing.T) {
 	}
 }
 
-func TestAnswerSlot_TakesTheFirstAnswer(t *testing.T) {
-	slot := make(answerSlot, 1)
-	slot.SendUserMessage(nil, &actor.MessageEnvelope{Message: 1})
-	slot.SendUserMessage(nil, 2)
-	slot.SendSystemMessage(nil, 3)
-	slot.Stop(nil)
-	if got := <-slot; got != 1 || len(slot) != 0 {
-		t.Errorf("got %v and %d more, want the first alone", got, len(slot))
+func TestAnswers_SlotTakesTheFirstAnswerToItsRequest(t *testing.T) {
+	a := newHall(t, 1).engine.answers
+	a.last = math.MaxUint32 - 1 // the ids begin anew
+	first, second, third := &slot{answer: make(chan any, 1)}, &slot{answer: make(chan any, 1)}, &slot{answer: make(chan any, 1)}
+	one, two := a.expect(first), a.expect(second)
+	if one.RequestId != math.MaxUint32 || two.RequestId != 1 {
+		t.Errorf("got ids %d and %d, want %d and 1", one.RequestId, two.RequestId, uint32(math.MaxUint32))
+	}
+	a.last = 0
+	if three := a.expect(third); three.RequestId != 2 {
+		t.Errorf("got id %d, want 2: 1 is waited for", three.RequestId)
+	}
+	a.SendUserMessage(two, &actor.MessageEnvelope{Message: 1})
+	a.SendUserMessage(two, 2)
+	a.SendSystemMessage(one, 3)
+	a.Stop(one)
+	if got := <-second.answer; got != 1 || len(second.answer)+len(first.answer)+len(third.answer) != 0 || len(a.waiting) != 2 {
+		t.Errorf("got %v and more, want the first alone; %d requests wait, want 2", got, len(a.waiting))
+	}
+	if a.take(two.RequestId) != nil || a.take(one.RequestId) != first || a.take(one.RequestId) != nil {
+		t.Error("a slot can be taken twice, or not at all")
+	}
+}
+
+func TestEngine_SendsNothingAfterTheDeadline(t *testing.T) {
+	h := newHall(t, 5)
+	w := stretch(h)
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	if _, err := h.engine.Do(ctx, book(1, 1)); !errors.Is(err, evently.ErrUnavailable) || w.sent() != 0 {
+		t.Errorf("got %v after %d requests, want %v after none", err, w.sent(), evently.ErrUnavailable)
+	}
+}
+
+// The engine keeps nothing of requests whose answers are lost.
+func TestEngine_ForgetsWhatIsNotAnswered(t *testing.T) {
+	h := newHall(t, 5)
+	w := stretch(h)
+	w.onResponse = func(int, proto.Message) proto.Message { return nil }
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := h.engine.Do(ctx, book(1, 1)); !errors.Is(err, evently.ErrUnavailable) {
+		t.Errorf("got %v, want %v", err, evently.ErrUnavailable)
+	}
+	if got := len(h.engine.answers.waiting); got != 0 || h.redirects("timeout") != 1 || h.hops("unanswered") != 1 {
+		t.Errorf("%d requests wait; %v timed out, %v unanswered; want 0, 1, 1", got, h.redirects("timeout"), h.hops("unanswered"))
 	}
 }

@@ -46,14 +46,32 @@ const (
 	retryAfterMax = time.Hour
 )
 
+// What is sent most often is allocated in one piece.
+type (
+	bookMessage struct {
+		request eventpb.Request
+		command eventpb.Request_Book
+		book    eventpb.Book
+	}
+	reservationMessage struct {
+		response    eventpb.Response
+		outcome     eventpb.Response_Reply
+		reply       eventpb.Reply
+		reservation eventpb.Reservation
+	}
+)
+
 // encodeRequest returns the message of a request, without a timeout. It panics when the command is none.
 func encodeRequest(r *evently.Request) *eventpb.Request {
-	message := &eventpb.Request{Event: uint64(r.Event), Who: uint64(r.Who), RequestId: r.ID}
+	piece := new(bookMessage)
+	message := &piece.request
+	message.Event, message.Who, message.RequestId, message.Traceparent = uint64(r.Event), uint64(r.Who), r.ID, traceparent(r.Trace)
 	switch c := r.Command.(type) {
 	case *evently.Book:
-		message.Command = &eventpb.Request_Book{Book: &eventpb.Book{
-			User: uint64(c.User), KeyHi: c.Key.Hi, KeyLo: c.Key.Lo, Token: uint64(c.Token), Items: encodeItems(&c.Items),
-		}}
+		book := &piece.book
+		book.User, book.KeyHi, book.KeyLo, book.Token = uint64(c.User), c.Key.Hi, c.Key.Lo, uint64(c.Token)
+		book.Items = encodeItems(&c.Items)
+		piece.command.Book, message.Command = book, &piece.command
 	case *evently.Confirm:
 		message.Command = &eventpb.Request_Confirm{Confirm: &eventpb.Confirm{User: uint64(c.User), Token: uint64(c.Token)}}
 	case *evently.Release:
@@ -82,7 +100,9 @@ func decodeRequest(message *eventpb.Request, event evently.EventID) (*evently.Re
 	if evently.EventID(message.GetEvent()) != event {
 		return nil, errMalformed
 	}
-	r := &evently.Request{Event: event, Who: evently.UserID(message.GetWho()), ID: message.GetRequestId()}
+	r := &evently.Request{
+		Event: event, Who: evently.UserID(message.GetWho()), ID: message.GetRequestId(), Trace: traceparent(message.GetTraceparent()),
+	}
 	switch c := message.GetCommand().(type) {
 	case *eventpb.Request_Book:
 		book := &evently.Book{
@@ -128,18 +148,21 @@ func decodeRequest(message *eventpb.Request, event evently.EventID) (*evently.Re
 
 // encodeOutcome returns the message of an answer.
 func encodeOutcome(reply *evently.Reply, err error) *eventpb.Response {
-	var refusal *evently.Error
-	switch {
-	case err == nil:
-		message := &eventpb.Reply{Replayed: reply.Replayed}
+	if err == nil {
+		piece := new(reservationMessage)
+		message := &piece.reply
+		message.Replayed = reply.Replayed
 		if reply.Reservation.ID.Token != 0 {
-			message.Reservation = encodeReservation(&reply.Reservation)
+			encodeReservation(&piece.reservation, &reply.Reservation)
+			message.Reservation = &piece.reservation
 		}
 		if reply.Event != nil {
 			message.Event = encodeEvent(reply.Event)
 		}
-		return &eventpb.Response{Outcome: &eventpb.Response_Reply{Reply: message}}
-	case errors.As(err, &refusal):
+		piece.outcome.Reply, piece.response.Outcome = message, &piece.outcome
+		return &piece.response
+	}
+	if refusal, ok := asRefusal(err); ok {
 		message := &eventpb.Error{
 			Code: string(refusal.Code), Detail: refusal.Detail, Available: uint32(refusal.Available),
 			RetryAfterMs: uint32(refusal.RetryAfter.Milliseconds()),
@@ -148,7 +171,8 @@ func encodeOutcome(reply *evently.Reply, err error) *eventpb.Response {
 			message.Fields = append(message.Fields, &eventpb.FieldError{Field: field.Field, Message: field.Message})
 		}
 		return &eventpb.Response{Outcome: &eventpb.Response_Error{Error: message}}
-	case errors.Is(err, errMoved):
+	}
+	if errors.Is(err, errMoved) {
 		return &eventpb.Response{Outcome: &eventpb.Response_Moved{Moved: &eventpb.Moved{}}}
 	}
 	return &eventpb.Response{Outcome: &eventpb.Response_Unresolved{Unresolved: &eventpb.Unresolved{}}}
@@ -221,10 +245,11 @@ func decodeRefusal(message *eventpb.Error) (*evently.Error, bool) {
 }
 
 func encodeItems(items *evently.Items) []*eventpb.Item {
-	list := make([]*eventpb.Item, items.Len())
+	list, messages := make([]*eventpb.Item, items.Len()), make([]eventpb.Item, items.Len())
 	for i := range list {
 		item := items.At(i)
-		list[i] = &eventpb.Item{Tier: int32(item.Tier), Quantity: uint32(item.Quantity), UnitPriceMinor: item.UnitPriceMinor}
+		list[i] = &messages[i]
+		list[i].Tier, list[i].Quantity, list[i].UnitPriceMinor = int32(item.Tier), uint32(item.Quantity), item.UnitPriceMinor
 	}
 	return list
 }
@@ -256,13 +281,11 @@ func decodeAskedItems(list []*eventpb.Item) (evently.Items, error) {
 	return evently.OneItem(evently.Item{Tier: evently.OnlyTier, Quantity: int(quantity)}), nil
 }
 
-func encodeReservation(r *evently.Reservation) *eventpb.Reservation {
-	return &eventpb.Reservation{
-		Event: uint64(r.ID.Event), Token: uint64(r.ID.Token), User: uint64(r.User), Status: uint32(r.Status),
-		Items: encodeItems(&r.Items), Currency: r.Currency,
-		CreatedAtMs: encodeTime(r.CreatedAt), ExpiresAtMs: encodeTime(r.ExpiresAt),
-		ConfirmedAtMs: encodeTime(r.ConfirmedAt), EndedAtMs: encodeTime(r.EndedAt), Seq: r.Seq,
-	}
+func encodeReservation(m *eventpb.Reservation, r *evently.Reservation) {
+	m.Event, m.Token, m.User, m.Status = uint64(r.ID.Event), uint64(r.ID.Token), uint64(r.User), uint32(r.Status)
+	m.Items, m.Currency, m.Seq = encodeItems(&r.Items), r.Currency, r.Seq
+	m.CreatedAtMs, m.ExpiresAtMs = encodeTime(r.CreatedAt), encodeTime(r.ExpiresAt)
+	m.ConfirmedAtMs, m.EndedAtMs = encodeTime(r.ConfirmedAt), encodeTime(r.EndedAt)
 }
 
 func decodeReservation(m *eventpb.Reservation) (evently.Reservation, bool) {

@@ -7,10 +7,13 @@ import (
 	"go/token"
 	"reflect"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"pgregory.net/rapid"
 
 	"github.com/evently/evently"
@@ -115,6 +118,7 @@ var anyRequest = rapid.Custom(func(t *rapid.T) *evently.Request {
 	return &evently.Request{
 		Event: evently.EventID(rapid.Uint64Min(1).Draw(t, "event")), Command: anyCommand.Draw(t, "command"),
 		Who: evently.UserID(rapid.Uint64().Draw(t, "who")), ID: rapid.StringMatching(`[a-zA-Z0-9._-]{0,40}`).Draw(t, "id"),
+		Trace: rapid.StringMatching(`(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?`).Draw(t, "trace"),
 	}
 })
 
@@ -346,6 +350,102 @@ func TestCodec_UndecidableRequestsAreRefused(t *testing.T) {
 	}
 }
 
+// unknown are fields that a later version may have added: of each wire type, and a message with one more inside.
+func unknown() []byte {
+	b := protowire.AppendVarint(protowire.AppendTag(nil, 900, protowire.VarintType), 1)
+	b = protowire.AppendFixed64(protowire.AppendTag(b, 901, protowire.Fixed64Type), 2)
+	b = protowire.AppendFixed32(protowire.AppendTag(b, 902, protowire.Fixed32Type), 3)
+	return protowire.AppendBytes(protowire.AppendTag(b, 903, protowire.BytesType), protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 4))
+}
+
+// later returns the message as a later version sends it, with fields here and in messages inside that are new, through its wire form.
+func later[M proto.Message](t interface{ Fatal(...any) }, message, into M) M {
+	var add func(protoreflect.Message)
+	add = func(m protoreflect.Message) {
+		m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+			switch {
+			case field.Message() == nil:
+			case field.IsList():
+				for i := range value.List().Len() {
+					add(value.List().Get(i).Message())
+				}
+			default:
+				add(value.Message())
+			}
+			return true
+		})
+		m.SetUnknown(unknown())
+	}
+	add(message.ProtoReflect())
+	return carry(t, message, into)
+}
+
+// Nodes of two versions understand each other during an upgrade.
+func TestCodec_IgnoresFieldsOfLaterVersions(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		request := anyRequest.Draw(t, "request")
+		got, err := decodeRequest(later(t, encodeRequest(request), &eventpb.Request{}), request.Event)
+		if err != nil || !reflect.DeepEqual(got, request) {
+			t.Fatalf("got %+v (%v), want %+v", got, err, request)
+		}
+		want := anyReplyTo(t, request)
+		reply, err := decodeOutcome(later(t, encodeOutcome(&want, nil), &eventpb.Response{}), request)
+		if err != nil || !reflect.DeepEqual(reply, want) {
+			t.Fatalf("got %+v (%v), want %+v", reply, err, want)
+		}
+		refusal := anyRefusal.Draw(t, "refusal")
+		_, err = decodeOutcome(later(t, encodeOutcome(&evently.Reply{}, refusal), &eventpb.Response{}), request)
+		if !reflect.DeepEqual(err, error(refusal)) {
+			t.Fatalf("got %+v, want %+v", err, refusal)
+		}
+		for _, want := range []error{errMoved, errUnresolved} {
+			_, err := decodeOutcome(later(t, encodeOutcome(&evently.Reply{}, want), &eventpb.Response{}), request)
+			if !errors.Is(err, want) || errors.Is(err, errGarbled) {
+				t.Fatalf("got %v, want %v", err, want)
+			}
+		}
+	})
+}
+
+// A command or an outcome of a later version arrives as a field that is not known, and none of those that are.
+func TestCodec_UnknownCommandsAndOutcomesOfLaterVersions(t *testing.T) {
+	command := encodeRequest(book(1, 1))
+	command.Command = nil
+	if got, err := decodeRequest(later(t, command, &eventpb.Request{}), 77); !errors.Is(err, evently.ErrUnavailable) {
+		t.Errorf("command: got %+v %v, want %v", got, err, evently.ErrUnavailable)
+	}
+	if reply, err := decodeOutcome(later(t, &eventpb.Response{}, &eventpb.Response{}), book(1, 1)); !errors.Is(err, errUnresolved) {
+		t.Errorf("outcome: got %+v %v, want %v", reply, err, errUnresolved)
+	}
+	code := encodeOutcome(&evently.Reply{}, &evently.Error{Code: "seat_taken_by_ghost", Detail: "Boo."})
+	if reply, err := decodeOutcome(later(t, code, &eventpb.Response{}), book(1, 1)); !errors.Is(err, errUnresolved) {
+		t.Errorf("code: got %+v %v, want %v", reply, err, errUnresolved)
+	}
+}
+
+func TestCodec_TraceparentsOfAnotherFormAreIgnored(t *testing.T) {
+	const good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	for _, trace := range []string{
+		"", "x", good[:54], good + "0", good + "-more", strings.Repeat("0", 55), strings.Repeat("-", 55), strings.ToUpper(good),
+		good[:54] + "\n", good[:54] + "g", strings.Replace(good, "-", "0", 1), strings.Replace(good, "4b", "4-", 1),
+	} {
+		request := book(1, 1)
+		request.Trace = trace
+		if got := encodeRequest(request).Traceparent; got != "" {
+			t.Errorf("%q is sent as %q", trace, got)
+		}
+		message := encodeRequest(book(1, 1))
+		message.Traceparent = trace
+		got, err := decodeRequest(message, 77)
+		if err != nil || got.Trace != "" || traceID(trace) != "" {
+			t.Errorf("%q is read as %+v %v, trace id %q", trace, got, err, traceID(trace))
+		}
+	}
+	if got := traceID(good); got != "4bf92f3577b34da6a3ce929d0e0e4736" {
+		t.Errorf("trace id %q", got)
+	}
+}
+
 // Whatever bytes come, the box office survives what is made of them, and it comes out the same after another hop.
 func FuzzDecodeRequest(f *testing.F) {
 	details := newEvent(3).EventDetails
@@ -354,7 +454,9 @@ func FuzzDecodeRequest(f *testing.F) {
 		&evently.Confirm{User: 7, Token: 1}, &evently.Release{User: 7, Token: 1}, &evently.Cancel{User: 7, Token: 1}, &evently.Expire{},
 		&evently.Revise{Version: 1, Details: details}, &evently.Publish{}, &evently.CancelEvent{}, &evently.Sweep{},
 	} {
-		data, err := proto.Marshal(encodeRequest(&evently.Request{Event: 77, Who: 7, ID: "r", Command: command}))
+		data, err := proto.Marshal(encodeRequest(&evently.Request{
+			Event: 77, Who: 7, ID: "r", Command: command, Trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+		}))
 		if err != nil {
 			f.Fatal(err)
 		}

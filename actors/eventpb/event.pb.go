@@ -33,7 +33,7 @@ type Request struct {
 	Who         uint64                 `protobuf:"fixed64,2,opt,name=who,proto3" json:"who,omitempty"`                             // the user who asks; 0: the system
 	RequestId   string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`  // for logs and the journal
 	TimeoutMs   uint32                 `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // when the caller gives up, from the arrival on; the owner need not decide it later. 0: unknown
-	Traceparent string                 `protobuf:"bytes,5,opt,name=traceparent,proto3" json:"traceparent,omitempty"`               // W3C Trace Context of the caller's span; nodes that do not trace neither set nor read it
+	Traceparent string                 `protobuf:"bytes,5,opt,name=traceparent,proto3" json:"traceparent,omitempty"`               // W3C Trace Context of the caller's span, for logs; ignored unless it has the form of version 00
 	// Types that are valid to be assigned to Command:
 	//
 	//	*Request_Book

@@ -1,0 +1,67 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestBudget_EndsAtItsDeadlineOrWithTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		caller, leave := context.WithCancel(t.Context())
+		defer leave()
+		began := time.Now()
+		b := &budget{Context: caller, deadline: began.Add(time.Second)}
+		if deadline, ok := b.Deadline(); !ok || !deadline.Equal(b.deadline) || b.Err() != nil {
+			t.Errorf("deadline %v, error %v", deadline, b.Err())
+		}
+		<-b.Done()
+		if got := time.Since(began); got != time.Second || !errors.Is(b.Err(), context.DeadlineExceeded) {
+			t.Errorf("ended after %v with %v", got, b.Err())
+		}
+		b.end()
+
+		b = &budget{Context: caller, deadline: time.Now().Add(time.Hour)}
+		leave()
+		<-b.Done()
+		if !errors.Is(b.Err(), context.Canceled) {
+			t.Errorf("ended with %v", b.Err())
+		}
+		b.end()
+
+		b = &budget{Context: t.Context(), deadline: time.Now().Add(time.Hour)}
+		b.end() // nobody has waited: there is nothing to release
+	})
+}
+
+func TestPause_IsBoundedAndNoneForWhoWasMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{Context: t.Context(), deadline: time.Now().Add(time.Minute)}
+		defer b.end()
+		took := func(attempt int, err error) time.Duration {
+			began := time.Now()
+			if !pause(b, attempt, err) {
+				t.Errorf("attempt %d after %v: no time is left", attempt, err)
+			}
+			return time.Since(began)
+		}
+		if got := took(0, errMoved); got != 0 {
+			t.Errorf("the first time that it was moved, a request waits %v", got)
+		}
+		for attempt, limit := range []time.Duration{pauseMin, 2 * pauseMin, 4 * pauseMin, 8 * pauseMin, 16 * pauseMin, pauseMax, pauseMax} {
+			for _, err := range []error{errMoved, errUnresolved, errNotLocated, errNoAnswer} {
+				if got := took(attempt, err); got >= limit {
+					t.Errorf("attempt %d after %v: a request waits %v, want less than %v", attempt, err, got, limit)
+				}
+			}
+		}
+		<-b.Done()
+		for _, err := range []error{errMoved, errUnresolved} {
+			if pause(b, 0, err) {
+				t.Errorf("after %v: there is time left after the deadline", err)
+			}
+		}
+	})
+}
