@@ -10,7 +10,7 @@ COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fmt generate cover bench ci
+.PHONY: help build run test race lint fmt generate deploy cover bench ci
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 12
@@ -36,6 +36,9 @@ fmt: ## Format the code
 generate: ## Renew generated files: the settings table in README.md and go:generate directives
 	$(GO) generate $(PACKAGES)
 	$(GO) test ./cmd/evently -run TestREADME -update
+
+deploy: ## Check deploy/ by the programs that read it: linters, strict schemas, promtool, systemd-analyze
+	cd deploy/check && $(GO) vet ./... && $(GO) test ./...
 
 cover: ## Measure test coverage: coverage.html and a line for each package
 	$(GO) test -coverpkg=./... -coverprofile=coverage.out $(PACKAGES)
