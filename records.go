@@ -45,14 +45,16 @@ func (r *record) confirm(at int64, seq uint64) {
 }
 
 const (
-	chunkBits = 10
-	chunkLen  = 1 << chunkBits
+	chunkBits     = 10
+	chunkLen      = 1 << chunkBits
+	firstChunkLen = 8 // most events that are in memory have few reservations
 )
 
-// records holds reservations in chunks, so that growing never copies them, and finds them by token and by key.
+// records holds reservations in chunks, so that growing does not copy them, and finds them by token and by key. Only the first
+// chunk begins small, and is copied until it has the length of the others: no record's address outlives an add.
 // A slot is the place of a record; it is used again when the record is removed.
 type records struct {
-	chunks  []*[chunkLen]record
+	chunks  [][]record
 	used    uint32 // slots ever in use
 	free    []uint32
 	more    map[uint32][]Item
@@ -128,8 +130,15 @@ func (s *records) take() uint32 {
 		s.free = s.free[:n-1]
 		return slot
 	}
-	if s.used>>chunkBits == uint32(len(s.chunks)) {
-		s.chunks = append(s.chunks, new([chunkLen]record))
+	switch {
+	case s.used == 0:
+		s.chunks = append(s.chunks, make([]record, firstChunkLen))
+	case s.used < chunkLen && s.used == uint32(len(s.chunks[0])):
+		larger := make([]record, 2*s.used)
+		copy(larger, s.chunks[0])
+		s.chunks[0] = larger
+	case s.used>>chunkBits == uint32(len(s.chunks)):
+		s.chunks = append(s.chunks, make([]record, chunkLen))
 	}
 	s.used++
 	return s.used - 1

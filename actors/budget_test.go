@@ -3,9 +3,15 @@ package actors
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evently/evently"
 )
 
 func TestBudget_EndsAtItsDeadlineOrWithTheCaller(t *testing.T) {
@@ -64,4 +70,32 @@ func TestPause_IsBoundedAndNoneForWhoWasMoved(t *testing.T) {
 			}
 		}
 	})
+}
+
+// ended is a locator of a node that serves no more.
+type ended struct{ asked int }
+
+func (l *ended) Locate(context.Context, string, string) (*actor.PID, error) {
+	l.asked++
+	return nil, fmt.Errorf("locate: %w", endOfService{})
+}
+
+func (*ended) Forget(string, string, *actor.PID) {}
+
+type endOfService struct{}
+
+func (endOfService) Error() string { return "the node serves no more" }
+func (endOfService) Final() bool   { return true }
+
+func TestEngine_DoesNotTryAgainWhenItsNodeServesNoMore(t *testing.T) {
+	system := newSystem()
+	defer system.Shutdown()
+	locator := &ended{}
+	engine := NewEngine(system, locator, nil, NewMetrics(prometheus.NewRegistry()))
+	if _, err := engine.Do(t.Context(), book(1, 1)); !errors.Is(err, evently.ErrUnavailable) || !errors.Is(err, endOfService{}) {
+		t.Errorf("got %v, want %v", err, evently.ErrUnavailable)
+	}
+	if locator.asked != 1 {
+		t.Errorf("%d look-ups, want 1", locator.asked)
+	}
 }

@@ -15,7 +15,8 @@ import (
 
 // Locator finds the actor that serves an identity.
 type Locator interface {
-	// Locate returns the actor's PID, activating it when needed.
+	// Locate returns the actor's PID, activating it when needed. An error with a method Final() bool that is true, or that wraps
+	// one, says that this node never locates anything again.
 	Locate(ctx context.Context, kind, identity string) (*actor.PID, error)
 	// Forget drops a PID that did not answer, so that the next Locate resolves anew.
 	Forget(kind, identity string, pid *actor.PID)
@@ -82,7 +83,7 @@ func (e *Engine) Do(ctx context.Context, request *evently.Request) (evently.Repl
 			return evently.Reply{}, err
 		}
 		e.redirected(request, attempt, identity, err)
-		if !errors.Is(err, errMoved) && !repeatable(request.Command) || !pause(bounded, attempt, err) {
+		if !errors.Is(err, errMoved) && !repeatable(request.Command) || isFinal(err) || !pause(bounded, attempt, err) {
 			return evently.Reply{}, fmt.Errorf("%w: event %s: %w", evently.ErrUnavailable, identity, err)
 		}
 	}
@@ -140,6 +141,12 @@ func (e *Engine) attempt(ctx *budget, attempt int, identity string, request *eve
 func asRefusal(err error) (refusal *evently.Error, ok bool) {
 	ok = errors.As(err, &refusal)
 	return refusal, ok
+}
+
+// isFinal reports whether it is the end of this node's service, after which nothing is gained by trying again.
+func isFinal(err error) bool {
+	var end interface{ Final() bool }
+	return errors.As(err, &end) && end.Final()
 }
 
 // repeatable reports whether a request that may have taken effect can be sent again. A Revise cannot: its second

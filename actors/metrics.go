@@ -63,6 +63,9 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Name: "evently_engine_hops_total", Help: "Requests sent to event actors of other nodes by result: answered, unanswered, garbled.",
 		}, []string{"result"}),
 	}
+	for _, reason := range []string{"moved", "unresolved", "timeout", "not_located"} {
+		m.redirects.WithLabelValues(reason)
+	}
 	m.answered, m.hopped = m.attempts.WithLabelValues("ok"), m.hops.WithLabelValues("answered")
 	registerer.MustRegister(m.active, m.activations, m.activation, m.backoffs, m.retirements, m.overloaded, m.waiting, m.depth, m.abandoned,
 		m.attempts, m.redirects, m.hops)

@@ -8,11 +8,11 @@ import (
 // Why a member stopped serving, from Node.Err; and why a look-up failed, from Node.Locate.
 var (
 	// ErrStopped: the member was stopped.
-	ErrStopped = errors.New("cluster: member stopped")
+	ErrStopped error = final("cluster: member stopped")
 	// ErrEvicted: others took this member for dead; it can come back only as a new process.
-	ErrEvicted = errors.New("cluster: member evicted by others")
+	ErrEvicted error = final("cluster: member evicted by others")
 	// ErrMinority: this member had a quorum and lost it; it can come back only as a new process.
-	ErrMinority = errors.New("cluster: member lost its quorum")
+	ErrMinority error = final("cluster: member lost its quorum")
 	// ErrDraining: this member owns the identity but activates nothing any more.
 	ErrDraining = errors.New("cluster: member is draining")
 	// ErrNoOwner: no quorum was reached yet, or no member hosts the kind.
@@ -20,6 +20,16 @@ var (
 	// ErrNoAnswer: the owner refused the identity, which it does while its view differs, or did not answer.
 	ErrNoAnswer = errors.New("cluster: the owner did not activate the identity")
 )
+
+// final is an error after which no look-up of this member works again. Callers that do not know this package see it by the
+// method.
+type final string
+
+// Error implements error.
+func (f final) Error() string { return string(f) }
+
+// Final is true: there is no use in trying again.
+func (final) Final() bool { return true }
 
 // ending is the end of a member's service and its reason. It happens once.
 type ending struct {

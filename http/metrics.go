@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evently/evently"
 )
 
 // metrics are those of this package.
@@ -57,6 +59,9 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		passwordQueue: gauge("evently_http_password_queue_requests", "Requests that wait to hash a password."),
 		revokedRead:   gauge("evently_http_revoked_sessions_read_timestamp_seconds", "When the revoked sessions were last read."),
 		revokedErrors: counter("evently_http_revoked_sessions_errors_total", "Failed reads of the revoked sessions."),
+	}
+	for _, code := range []evently.Code{evently.CodeOverloaded, evently.CodeUnavailable} {
+		m.refusals.WithLabelValues(string(code))
 	}
 	registerer.MustRegister(m.requests, m.seconds, m.inFlight, m.panics, m.refusals, m.rateLimited, m.shares, m.sharesLost,
 		m.bookings, m.caches, m.replays, m.passwords, m.passwordQueue, m.revokedRead, m.revokedErrors)

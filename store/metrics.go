@@ -57,6 +57,9 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Name: "evently_postgres_reachable", Help: "1 while Postgres answers to the listener, else 0.",
 		}),
 	}
+	for _, outcome := range []string{outcomeOK, outcomeNotWritten, outcomeUnknown, outcomeFenced} {
+		m.outcomes.WithLabelValues(outcome)
+	}
 	for _, previous := range []string{previousNone, previousSelf, previousOther} {
 		m.acquisitions.WithLabelValues(previous)
 	}

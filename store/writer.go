@@ -155,6 +155,14 @@ type tenureKey struct {
 	epoch uint64
 }
 
+// Values of the label of evently_batches_total.
+const (
+	outcomeOK         = "ok"
+	outcomeNotWritten = "not_written"
+	outcomeUnknown    = "unknown"
+	outcomeFenced     = "fenced"
+)
+
 // finish tells each batch its outcome.
 func (w *writer) finish(batches []*evently.Batch, result written) {
 	if result.refused {
@@ -162,14 +170,14 @@ func (w *writer) finish(batches []*evently.Batch, result written) {
 		result.err = fmt.Errorf("%w: %w", evently.ErrNotWritten, result.err)
 	}
 	for _, batch := range batches {
-		err, outcome := result.err, "ok"
+		err, outcome := result.err, outcomeOK
 		switch {
 		case errors.Is(err, evently.ErrNotWritten):
-			outcome = "not_written"
+			outcome = outcomeNotWritten
 		case err != nil:
-			outcome = "unknown"
+			outcome = outcomeUnknown
 		case !result.tenures[tenureKey{batch.Event, batch.Epoch}]:
-			err, outcome = fmt.Errorf("append event %s epoch %d: %w", batch.Event, batch.Epoch, evently.ErrFenced), "fenced"
+			err, outcome = fmt.Errorf("append event %s epoch %d: %w", batch.Event, batch.Epoch, evently.ErrFenced), outcomeFenced
 		}
 		w.config.Metrics.outcomes.WithLabelValues(outcome).Inc()
 		batch.Done(result.now, err)

@@ -222,7 +222,7 @@ func (c *Config) settings() []setting {
 		},
 		{
 			name: "cluster_profile", group: node, value: wordValue{&c.ClusterProfile, []string{"lan", "wan", "fast", "local"}}, fallback: "lan",
-			help: "how fast a dead node is noticed: lan 6 s, wan 40 s, fast 2 s, local 6 s",
+			help: "how fast a dead node is noticed: lan 4 s, wan 40 s, fast 2 s, local 6 s",
 		},
 		{
 			name: "remote_tls_cert_file", group: node, value: textValue{&c.RemoteTLSCert},

@@ -25,37 +25,47 @@ func (s *shell) healthCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "health",
 		Short: "Ask the node on this machine how it is",
-		Long: `Ask the node that serves on --http-addr how it is, and print its answer to GET /health. Exit code 1 when it is not ready or
-does not answer. For containers and supervisors that have no HTTP client of their own.`,
+		Long: `Ask the node that serves on --http-addr how it is, and print its answers to GET /health and /readyz. Exit code 1 when
+it is not ready or does not answer. For containers and supervisors that have no HTTP client of their own.`,
 	}
 	command.Flags().BoolVar(&live, "live", false, "ask only whether the process answers (GET /livez)")
 	return s.configured(command, general|node, func(ctx context.Context, config *Config, _ *slog.Logger) error {
-		path := "/health"
+		paths := []string{"/health", "/readyz"}
 		if live {
-			path = "/livez"
+			paths = []string{"/livez"}
 		}
 		ctx, cancel := context.WithTimeout(ctx, healthMax)
 		defer cancel()
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(config.HTTPAddr)+path, nil)
-		if err != nil {
-			return err
-		}
 		transport := &http.Transport{} // no proxy: the node is here
 		defer transport.CloseIdleConnections()
-		response, err := (&http.Client{Transport: transport}).Do(request)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		body, err := io.ReadAll(io.LimitReader(response.Body, healthBytesMax))
-		if _, printErr := fmt.Fprintf(s.stdout, "%s\n", body); printErr != nil || err != nil {
-			return errors.Join(err, printErr)
-		}
-		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("the node answered %s", response.Status)
+		for _, path := range paths {
+			if err := s.printAnswer(ctx, &http.Client{Transport: transport}, "http://"+reachable(config.HTTPAddr)+path); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
+}
+
+// printAnswer prints what is at a URL. It returns an error unless that is 200.
+func (s *shell) printAnswer(ctx context.Context, client *http.Client, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, healthBytesMax))
+	if _, printErr := fmt.Fprintf(s.stdout, "%s\n", body); printErr != nil || err != nil {
+		return errors.Join(err, printErr)
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("the node answered %s", response.Status)
+	}
+	return nil
 }
 
 // reachable is where a client on this machine finds what listens on an address.
