@@ -16,7 +16,7 @@ import (
 // Locator finds the actor that serves an identity.
 type Locator interface {
 	// Locate returns the actor's PID, activating it when needed. An error with a method Final() bool that is true, or that wraps
-	// one, says that this node never locates anything again.
+	// one, says that it is no use to try again soon: this node serves no more, or sees too few others.
 	Locate(ctx context.Context, kind, identity string) (*actor.PID, error)
 	// Forget drops a PID that did not answer, so that the next Locate resolves anew.
 	Forget(kind, identity string, pid *actor.PID)
@@ -143,7 +143,7 @@ func asRefusal(err error) (refusal *evently.Error, ok bool) {
 	return refusal, ok
 }
 
-// isFinal reports whether it is the end of this node's service, after which nothing is gained by trying again.
+// isFinal reports whether nothing is gained by trying again.
 func isFinal(err error) bool {
 	var end interface{ Final() bool }
 	return errors.As(err, &end) && end.Final()

@@ -290,6 +290,23 @@ func TestEviction_MemberTakenForDeadIsTold(t *testing.T) {
 	judge.do(request{Do: "ready"})
 }
 
+func TestEviction_WhoeverContradictsInTimeIsNotEvicted(t *testing.T) {
+	members := three(t)
+	judge, judged := members[0], members[2]
+	const views = "evently_cluster_view_changes_total"
+	before := judge.metric(views)
+	judge.do(request{Do: "accuse", Arg: judged.id})
+	if after := judge.metric(views); after != before {
+		t.Errorf("%d views, then %d", before, after)
+	}
+	for _, m := range judge.do(request{Do: "members"}).Members {
+		if m.State != cluster.MemberAlive {
+			t.Errorf("member %s is %s", m.ID, m.State)
+		}
+	}
+	judged.do(request{Do: "ready"})
+}
+
 // drainedAll waits until all n activations of the member were asked to go.
 func drainedAll(t *testing.T, m *process, n int) {
 	t.Helper()

@@ -16,19 +16,18 @@ var (
 	// ErrDraining: this member owns the identity but activates nothing any more.
 	ErrDraining = errors.New("cluster: member is draining")
 	// ErrNoOwner: no quorum was reached yet, or no member hosts the kind.
-	ErrNoOwner = errors.New("cluster: no member can own the identity")
+	ErrNoOwner error = final("cluster: no member can own the identity")
 	// ErrNoAnswer: the owner refused the identity, which it does while its view differs, or did not answer.
 	ErrNoAnswer = errors.New("cluster: the owner did not activate the identity")
 )
 
-// final is an error after which no look-up of this member works again. Callers that do not know this package see it by the
-// method.
+// final is an error of a look-up for which it is no use to try again soon. Callers that do not know this package see it by the method.
 type final string
 
 // Error implements error.
 func (f final) Error() string { return string(f) }
 
-// Final is true: there is no use in trying again.
+// Final is true.
 func (final) Final() bool { return true }
 
 // ending is the end of a member's service and its reason. It happens once.

@@ -112,6 +112,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n.cluster = protocluster.New(system, config)
 	n.watch.Go(func() {
 		<-end.done
+		n.provider.halt() // a seed called on now would be waited for in the end
 		n.placement.gauge()
 		n.placement.sweep()
 	})
@@ -164,7 +165,7 @@ func (n *Node) Cluster() *protocluster.Cluster { return n.cluster }
 
 // Locate returns the actor that serves an identity, activated by its owner if need be. A PID of this member is known not
 // to be stopping; one of another member may be stale: when it does not answer, Forget it and locate again. Locate tries
-// until ctx ends, so give it a deadline. Its errors wrap ErrNoOwner, ErrNoAnswer or nothing together with ctx's error; or
+// until ctx ends, so give it a deadline, or until no member could be the owner for ownerWaitMax. Its errors wrap ErrNoOwner, ErrNoAnswer or nothing together with ctx's error; or
 // one of ErrDraining, ErrStopped, ErrEvicted, ErrMinority, at once.
 func (n *Node) Locate(ctx context.Context, kind, identity string) (*actor.PID, error) {
 	return n.placement.locate(ctx, key{kind, identity})

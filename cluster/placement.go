@@ -22,6 +22,8 @@ const (
 	// retryMin and retryMax bound the pause before an owner that refused or failed is asked again; it doubles.
 	retryMin = 10 * time.Millisecond
 	retryMax = 160 * time.Millisecond
+	// ownerWaitMax is how long a look-up waits for a view that has an owner. Below the quorum that can take for ever.
+	ownerWaitMax = time.Second
 	// remotePIDsPerShard bounds the known remote PIDs, to 65,536 in all. Beyond it one is forgotten for each new one.
 	remotePIDsPerShard = 1024
 )
@@ -214,8 +216,12 @@ func (p *placement) resolve(ctx context.Context, k key, hash uint64) (*actor.PID
 // await blocks until another attempt makes sense: a new view, the predecessor's end, or else a pause. It returns an error
 // at the end of ctx, with the reason why the last attempt failed.
 func (p *placement) await(ctx context.Context, v *view, gone <-chan struct{}, pause time.Duration, reason error) error {
-	var retry <-chan time.Time
-	if gone == nil && !errors.Is(reason, ErrNoOwner) { // only a new view brings an owner
+	var retry, hopeless <-chan time.Time
+	if errors.Is(reason, ErrNoOwner) { // only a new view brings an owner
+		timer := time.NewTimer(ownerWaitMax)
+		defer timer.Stop()
+		hopeless = timer.C
+	} else if gone == nil {
 		timer := time.NewTimer(pause)
 		defer timer.Stop()
 		retry = timer.C
@@ -227,6 +233,8 @@ func (p *placement) await(ctx context.Context, v *view, gone <-chan struct{}, pa
 			return p.await(ctx, v, nil, pause, reason)
 		}
 	case <-retry:
+	case <-hopeless:
+		return reason
 	case <-p.ending.done:
 	case <-ctx.Done():
 		if reason != nil {

@@ -199,6 +199,8 @@ func obey(h *host, r request) (a answer) {
 		}
 	case "send later type": // to the activator and the notice board at Arg
 		err = sendLaterType(h, r.Arg)
+	case "accuse":
+		err = h.Accuse(r.Arg)
 	case "misjudge":
 		err = h.Misjudge(r.Arg)
 	case "await end":

@@ -19,6 +19,7 @@ import (
 	"github.com/asynkron/protoactor-go/eventstream"
 	"github.com/asynkron/protoactor-go/remote"
 	"github.com/hashicorp/memberlist"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -37,13 +38,21 @@ const (
 	blockedMax = 4096
 )
 
-// evictNotice, followed by a member id, tells that member that it was taken for dead.
-var evictNotice = []byte("evict:")
+// Messages between members, besides gossip. They may be lost.
+var (
+	evictNotice = []byte("evict:") // followed by a member id: tells that member that it was taken for dead
+	leaveNotice = []byte("leave:") // followed by the own id: what comes is no failure
+)
+
+// graceRounds is how many rounds of gossip a member that was called dead has to say that it lives. Whoever was not scheduled
+// for a while calls healthy members dead; they hear of it within a round or two.
+const graceRounds = 3
 
 // peer is a member as memberlist knows it.
 type peer struct {
 	meta
-	node memberlist.Node // name and gossip address only
+	node       memberlist.Node // name and gossip address only
+	aliveUntil time.Time       // zero: it lives; else it was called dead and counts until then
 }
 
 // provider is Proto.Actor's ClusterProvider over memberlist: it publishes the full list of members as ClusterTopology, from
@@ -59,6 +68,7 @@ type provider struct {
 	id      string
 	list    *memberlist.Memberlist
 	address netip.AddrPort // own gossip address as others see it
+	grace   time.Duration  // graceRounds
 
 	serving, idle []byte      // own meta with and without the kinds
 	withdrawn     atomic.Bool // idle is in force
@@ -187,6 +197,7 @@ func (p *provider) settings(address string) (*memberlist.Config, error) {
 		}
 		conf.AdvertiseAddr, conf.AdvertisePort = told.IP.String(), told.Port
 	}
+	p.grace = graceRounds * conf.GossipInterval
 	conf.Name = address + "/" + p.id
 	conf.Label = p.cfg.Name // traffic of another cluster is dropped unread
 	conf.Delegate, conf.Events, conf.Alive = p, p, p
@@ -243,6 +254,7 @@ func (p *provider) publishLoop(stream *eventstream.EventStream) {
 // MemberList.UpdateClusterTopology would do the same, but it writes the list of blocked members while every connection
 // that is made reads it without a lock.
 func (p *provider) publish(stream *eventstream.EventStream) {
+	p.bury(time.Now())
 	var members protocluster.Members
 	var outcasts []peer
 	for _, m := range p.alive() {
@@ -289,6 +301,24 @@ func (p *provider) publish(stream *eventstream.EventStream) {
 		}
 		p.metrics.evictionsSent.Inc()
 	}
+}
+
+// bury takes out the members that were called dead and have not said otherwise in time.
+func (p *provider) bury(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, m := range p.peers {
+		if !m.aliveUntil.IsZero() && !now.Before(m.aliveUntil) {
+			p.remove(name)
+		}
+	}
+}
+
+// remove makes a peer one that has departed. The mutex is held.
+func (p *provider) remove(name string) {
+	p.departed = append(p.departed, p.peers[name].member(MemberGone))
+	p.departed = p.departed[max(0, len(p.departed)-departedMax):]
+	delete(p.peers, name)
 }
 
 // alive returns the live members in the order of their ids. Of several with one address the youngest counts: the others
@@ -348,7 +378,7 @@ func (p *provider) NotifyJoin(node *memberlist.Node) {
 		return // NotifyAlive has refused it already
 	}
 	p.mu.Lock()
-	p.peers[node.Name] = peer{m, memberlist.Node{Name: node.Name, Addr: bytes.Clone(node.Addr), Port: node.Port}}
+	p.peers[node.Name] = peer{meta: m, node: memberlist.Node{Name: node.Name, Addr: bytes.Clone(node.Addr), Port: node.Port}}
 	p.departed = slices.DeleteFunc(p.departed, func(gone Member) bool { return gone.ID == m.ID })
 	p.mu.Unlock()
 	p.signal()
@@ -357,13 +387,14 @@ func (p *provider) NotifyJoin(node *memberlist.Node) {
 // NotifyUpdate implements memberlist.EventDelegate.
 func (p *provider) NotifyUpdate(node *memberlist.Node) { p.NotifyJoin(node) }
 
-// NotifyLeave implements memberlist.EventDelegate. It is called for the own leaving too.
+// NotifyLeave implements memberlist.EventDelegate: a member was called dead, which it has a moment to contradict, or left, which it
+// has said before (sayGoodbye): memberlist does not tell the difference here.
 func (p *provider) NotifyLeave(node *memberlist.Node) {
 	p.mu.Lock()
 	if m, ok := p.peers[node.Name]; ok {
-		delete(p.peers, node.Name)
-		p.departed = append(p.departed, m.member(MemberGone))
-		p.departed = p.departed[max(0, len(p.departed)-departedMax):]
+		m.aliveUntil = time.Now().Add(p.grace)
+		p.peers[node.Name] = m
+		time.AfterFunc(p.grace, p.signal)
 	}
 	p.mu.Unlock()
 	p.signal()
@@ -384,11 +415,21 @@ func (p *provider) NodeMeta(int) []byte {
 	return p.serving
 }
 
-// NotifyMsg implements memberlist.Delegate: another member says that it takes this one for dead.
+// NotifyMsg implements memberlist.Delegate: another member says that it takes this one for dead, or that it leaves.
 func (p *provider) NotifyMsg(message []byte) {
 	if id, ok := bytes.CutPrefix(message, evictNotice); ok && string(id) == p.id {
 		p.metrics.evictionsReceived.Inc()
 		p.ending.end(ErrEvicted)
+	}
+	if id, ok := bytes.CutPrefix(message, leaveNotice); ok {
+		p.mu.Lock()
+		for name, m := range p.peers {
+			if m.ID == string(id) {
+				p.remove(name)
+			}
+		}
+		p.mu.Unlock()
+		p.signal()
 	}
 }
 
@@ -415,7 +456,26 @@ func (p *provider) halt() {
 	p.halted.Do(func() { close(p.stop) })
 }
 
-// Shutdown implements ClusterProvider. Gracefully, the others are told first. It can be called again, but not while
+// sayGoodbye tells every member that this one leaves. Memberlist tells by gossip, a few times to members at random, and not the
+// difference from a failure.
+func (p *provider) sayGoodbye() {
+	var calls errgroup.Group
+	calls.SetLimit(joinsMax)
+	for _, m := range p.alive() {
+		if m.ID == p.id {
+			continue
+		}
+		calls.Go(func() error {
+			if err := p.list.SendReliable(&m.node, append(slices.Clone(leaveNotice), p.id...)); err != nil {
+				p.log.Debug("leaving not told", "member", m.ID, "error", err)
+			}
+			return nil
+		})
+	}
+	_ = calls.Wait() // without errors
+}
+
+// Shutdown implements ClusterProvider. Gracefully, the others are told first, unless they have given this member up. It can be called again, but not while
 // StartMember runs.
 func (p *provider) Shutdown(graceful bool) (err error) {
 	p.closed.Do(func() {
@@ -424,7 +484,8 @@ func (p *provider) Shutdown(graceful bool) (err error) {
 		if p.list == nil {
 			return
 		}
-		if graceful {
+		if cause := p.ending.cause(); graceful && !errors.Is(cause, ErrEvicted) && !errors.Is(cause, ErrMinority) {
+			p.sayGoodbye()
 			// Nobody may be left to hear it. Whoever is finds out by probing.
 			if unheard := p.list.Leave(leaveTimeout); unheard != nil {
 				p.log.Warn("left the cluster unheard", "error", unheard)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	osexec "os/exec"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/evently/evently/cmd/evently/proctest"
 	"github.com/evently/evently/http/apitest"
 	"github.com/evently/evently/store/embedded"
 	"github.com/evently/evently/store/pgtest"
@@ -33,8 +33,8 @@ func TestREADME_TourWorksWhenPasted(t *testing.T) {
 	if _, err := osexec.LookPath("curl"); err != nil {
 		t.Fatal("the tour needs curl: apt-get install curl")
 	}
-	n := up(t, dataDir(t), "--demo")
-	out, err := osexec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", strings.ReplaceAll(tour, address, n.api)).CombinedOutput()
+	n := proctest.Up(t, proctest.DataDir(t), "--demo")
+	out, err := osexec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", strings.ReplaceAll(tour, address, n.API)).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -56,35 +56,32 @@ func TestREADME_TourWorksWhenPasted(t *testing.T) {
 	if t.Failed() {
 		t.Log(text)
 	}
-	n.signal(t, syscall.SIGTERM)
-	n.exit(t, stopMax)
+	n.Signal(t, syscall.SIGTERM)
+	n.Exit(t, proctest.StopMax)
 }
 
 // Every wrong input gets its problem and changes nothing.
 func TestContract_WrongInputIsRefusedAndChangesNothing(t *testing.T) {
-	dir := dataDir(t)
-	n := up(t, dir, "--rate-limit-book=off")
-	event := createEvent(t, n, 10, time.Hour)
-	tokens := users(t, n, 2)
-	checked := apitest.NewClient(t, n.api)
-	anybody := &client{http: checked, api: n.api}
-	ann, ben := &client{checked, n.api, tokens[0]}, &client{checked, n.api, tokens[1]}
-	admin := &client{checked, n.api, n.login(t)}
-	held := ann.must(t, 201, "POST", event+"/book", "held", `{"quantity":2}`).seats(t)
-	ended := ann.must(t, 201, "POST", event+"/book", "ended", `{"quantity":1}`).seats(t)
-	ann.must(t, 204, "DELETE", "/reservations/"+ended.ID, "", "")
-	before := anybody.must(t, 200, "GET", event+"/availability", "", "").seats(t)
+	dir := proctest.DataDir(t)
+	n := proctest.Up(t, dir, "--rate-limit-book=off")
+	event := n.CreateEvent(t, 10, time.Hour)
+	tokens := n.Users(t, 2)
+	anybody, admin, ann, ben := n.Client(t, ""), n.Client(t, n.Login(t)), n.Client(t, tokens[0]), n.Client(t, tokens[1])
+	held := ann.Must(t, 201, "POST", event+"/book", "held", `{"quantity":2}`).Seats(t)
+	ended := ann.Must(t, 201, "POST", event+"/book", "ended", `{"quantity":1}`).Seats(t)
+	ann.Must(t, 204, "DELETE", "/reservations/"+ended.ID, "", "")
+	before := anybody.Must(t, 200, "GET", event+"/availability", "", "").Seats(t)
 
 	const unknownEvent, unknownReservation = "evt_0000000000001", "rsv_00000000000010000000000001"
 	wrong := apitest.Wrong(t.Context())
 	for _, try := range []struct {
-		client                  *client
+		client                  *proctest.Client
 		method, path, key, body string
 		status                  int
 		code                    string
 	}{
 		{anybody, "POST", event + "/book", "k", `{"quantity":1}`, 401, "unauthenticated"},
-		{&client{checked, n.api, "not.a.token"}, "POST", event + "/book", "k", `{"quantity":1}`, 401, "unauthenticated"},
+		{n.Client(t, "not.a.token"), "POST", event + "/book", "k", `{"quantity":1}`, 401, "unauthenticated"},
 		{ann, "POST", event + "/book", "", `{"quantity":1}`, 400, "idempotency_key_required"},
 		{ann, "POST", event + "/book", strings.Repeat("k", 256), `{"quantity":1}`, 400, "invalid_request"},
 		{ann, "POST", event + "/book", "k", ``, 415, "unsupported_media_type"},
@@ -135,96 +132,82 @@ func TestContract_WrongInputIsRefusedAndChangesNothing(t *testing.T) {
 		{anybody, "GET", "/nowhere", "", "", 404, "not_found"},
 		{anybody, "PUT", "/events", "", "", 405, ""},
 	} {
-		got, err := try.client.send(wrong, try.method, try.path, try.key, try.body)
+		got, err := try.client.Send(wrong, try.method, try.path, try.key, try.body)
 		var problem struct {
 			Code      string
 			Status    int
 			RequestID string `json:"request_id"`
 		}
 		if err == nil {
-			err = json.Unmarshal(got.body, &problem)
+			err = json.Unmarshal(got.Body, &problem)
 		}
-		if err != nil || got.status != try.status || problem.Status != try.status || problem.RequestID == "" ||
+		if err != nil || got.Status != try.status || problem.Status != try.status || problem.RequestID == "" ||
 			try.code != "" && problem.Code != try.code {
-			t.Errorf("%s %s %.80s: got %d %.300s (%v), want %d %s", try.method, try.path, try.body, got.status, got.body, err, try.status, try.code)
+			t.Errorf("%s %s %.80s: got %d %.300s (%v), want %d %s", try.method, try.path, try.body, got.Status, got.Body, err, try.status, try.code)
 		}
 	}
 
-	if after := anybody.must(t, 200, "GET", event+"/availability", "", "").seats(t); after != before {
+	if after := anybody.Must(t, 200, "GET", event+"/availability", "", "").Seats(t); after != before {
 		t.Errorf("wrong input changed %+v to %+v", before, after)
 	}
-	n.signal(t, syscall.SIGTERM)
-	n.exit(t, stopMax)
-	verified(t, dir)
+	n.Signal(t, syscall.SIGTERM)
+	n.Exit(t, proctest.StopMax)
+	proctest.Verified(t, dir)
 }
 
 // Through the life of an event as its organizer sees it.
 func TestContract_AnEventFromDraftToCancellation(t *testing.T) {
-	dir := dataDir(t)
-	n := up(t, dir)
-	checked := apitest.NewClient(t, n.api)
-	admin, ann := &client{checked, n.api, n.login(t)}, &client{checked, n.api, users(t, n, 1)[0]}
+	dir := proctest.DataDir(t)
+	n := proctest.Up(t, dir)
+	admin, ann := n.Client(t, n.Login(t)), n.Client(t, n.Users(t, 1)[0])
 	starts := time.Now().Add(72 * time.Hour).UTC().Truncate(time.Second)
 	details := func(capacity int, more string) string {
 		return fmt.Sprintf(`{"name":"Reading","starts_at":%q,"ends_at":%q,"timezone":"Asia/Tokyo","currency":"JPY",
 			"capacity":%d,"base_price_minor":2000%s}`, starts.Format(time.RFC3339), starts.Add(time.Hour).Format(time.RFC3339), capacity, more)
 	}
-	created := admin.must(t, 201, "POST", "/admin/events", "create", details(5, `,"status":"draft"`))
-	again := admin.must(t, 201, "POST", "/admin/events", "create", details(5, `,"status":"draft"`))
-	if !again.replayed || string(again.body) != string(created.body) {
-		t.Errorf("repeated creation: replayed=%v\n%s\n%s", again.replayed, created.body, again.body)
+	created := admin.Must(t, 201, "POST", "/admin/events", "create", details(5, `,"status":"draft"`))
+	again := admin.Must(t, 201, "POST", "/admin/events", "create", details(5, `,"status":"draft"`))
+	if !again.Replayed || string(again.Body) != string(created.Body) {
+		t.Errorf("repeated creation: replayed=%v\n%s\n%s", again.Replayed, created.Body, again.Body)
 	}
-	id := created.seats(t).ID
+	id := created.Seats(t).ID
 	path := "/events/" + id
-	ann.must(t, 404, "GET", path, "", "")
-	ann.must(t, 404, "POST", path+"/book", "early", `{"quantity":1}`)
-	admin.must(t, 200, "POST", "/admin"+path+"/publish", "", "")
-	hold := ann.must(t, 201, "POST", path+"/book", "one", `{"quantity":3}`).seats(t)
-	ann.must(t, 200, "POST", "/reservations/"+hold.ID+"/confirm", "", "")
-	second := ann.must(t, 201, "POST", path+"/book", "two", `{"quantity":1}`).seats(t)
+	ann.Must(t, 404, "GET", path, "", "")
+	ann.Must(t, 404, "POST", path+"/book", "early", `{"quantity":1}`)
+	admin.Must(t, 200, "POST", "/admin"+path+"/publish", "", "")
+	hold := ann.Must(t, 201, "POST", path+"/book", "one", `{"quantity":3}`).Seats(t)
+	ann.Must(t, 200, "POST", "/reservations/"+hold.ID+"/confirm", "", "")
+	second := ann.Must(t, 201, "POST", path+"/book", "two", `{"quantity":1}`).Seats(t)
 
 	revise := func(wantStatus int, version, body string) {
 		t.Helper()
-		request, err := http.NewRequestWithContext(t.Context(), "PUT", n.api+"/admin"+path, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header.Set("Authorization", "Bearer "+admin.token)
-		request.Header.Set("Content-Type", "application/json")
-		request.Header.Set("If-Match", version)
-		response, err := checked.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if response.Body.Close(); response.StatusCode != wantStatus {
-			t.Errorf("PUT with %s: %d, want %d", version, response.StatusCode, wantStatus)
-		}
+		admin.Must(t, wantStatus, "PUT", "/admin"+path, "", body, "If-Match", version)
 	}
 	revise(412, `"1"`, details(9, ""))
 	revise(409, `"2"`, details(3, ""))
 	revise(200, `"2"`, details(4, ""))
-	if counts := ann.must(t, 200, "GET", path+"/availability", "", "").seats(t); counts.Capacity != 4 || counts.Available != 0 || counts.Booked != 3 {
+	if counts := ann.Must(t, 200, "GET", path+"/availability", "", "").Seats(t); counts.Capacity != 4 || counts.Available != 0 || counts.Booked != 3 {
 		t.Errorf("after the revision: %+v", counts)
 	}
-	ann.must(t, 409, "POST", path+"/book", "three", `{"quantity":1}`)
+	ann.Must(t, 409, "POST", path+"/book", "three", `{"quantity":1}`)
 
-	admin.must(t, 200, "POST", "/admin"+path+"/cancel", "", "")
-	eventually(t, 10*time.Second, func() error {
+	admin.Must(t, 200, "POST", "/admin"+path+"/cancel", "", "")
+	proctest.Eventually(t, 10*time.Second, func() error {
 		for _, r := range []string{hold.ID, second.ID} {
-			if status := ann.must(t, 200, "GET", "/bookings/"+r, "", "").seats(t).Status; status != "cancelled" {
+			if status := ann.Must(t, 200, "GET", "/bookings/"+r, "", "").Seats(t).Status; status != "cancelled" {
 				return errors.New(status)
 			}
 		}
 		return nil
 	})
-	ann.must(t, 409, "POST", path+"/book", "late", `{"quantity":1}`)
-	ann.must(t, 409, "POST", "/reservations/"+second.ID+"/confirm", "", "")
-	if first := ann.must(t, 201, "POST", path+"/book", "one", `{"quantity":3}`); !first.replayed {
+	ann.Must(t, 409, "POST", path+"/book", "late", `{"quantity":1}`)
+	ann.Must(t, 409, "POST", "/reservations/"+second.ID+"/confirm", "", "")
+	if first := ann.Must(t, 201, "POST", path+"/book", "one", `{"quantity":3}`); !first.Replayed {
 		t.Error("the first booking's key is forgotten")
 	}
-	n.signal(t, syscall.SIGTERM)
-	n.exit(t, stopMax)
-	verified(t, dir)
+	n.Signal(t, syscall.SIGTERM)
+	n.Exit(t, proctest.StopMax)
+	proctest.Verified(t, dir)
 }
 
 // Postgres goes away under load: bookings are refused with 503 and a time to come again, known events can be read with their
@@ -243,54 +226,45 @@ func TestPromise_PostgresAwayAndBack(t *testing.T) {
 		}
 	}
 	defer func() { stop() }()
-	n := up(t, dataDir(t), "--database-url="+server.DSN(), "--rate-limit-book=off")
-	path := createEvent(t, n, 100, time.Hour)
-	c := &client{http: apitest.NewClient(t, n.api), api: n.api, token: users(t, n, 1)[0]}
-	kept := c.must(t, 201, "POST", path+"/book", "kept", `{"quantity":3}`)
-	c.must(t, 200, "GET", path, "", "")
+	n := proctest.Up(t, proctest.DataDir(t), "--database-url="+server.DSN(), "--rate-limit-book=off")
+	path := n.CreateEvent(t, 100, time.Hour)
+	c := n.Client(t, n.Users(t, 1)[0])
+	kept := c.Must(t, 201, "POST", path+"/book", "kept", `{"quantity":3}`)
+	c.Must(t, 200, "GET", path, "", "")
 
 	stop()
-	refused := c.must(t, 503, "POST", path+"/book", "away", `{"quantity":1}`)
-	if code := refused.code(t); code != "unavailable" {
+	refused := c.Must(t, 503, "POST", path+"/book", "away", `{"quantity":1}`)
+	if code := refused.Code(t); code != "unavailable" {
 		t.Errorf("booking while Postgres is away: code %s", code)
 	}
-	c.must(t, 200, "GET", path, "", "")
+	c.Must(t, 200, "GET", path, "", "")
 	var counts struct {
 		Held int
 		AsOf time.Time `json:"as_of"`
 	}
-	if err := json.Unmarshal(c.must(t, 200, "GET", path+"/availability", "", "").body, &counts); err != nil || counts.Held != 3 || counts.AsOf.IsZero() {
+	if err := json.Unmarshal(c.Must(t, 200, "GET", path+"/availability", "", "").Body, &counts); err != nil || counts.Held != 3 || counts.AsOf.IsZero() {
 		t.Errorf("availability while Postgres is away: %+v %v", counts, err)
 	}
-	c.must(t, 503, "GET", "/health", "", "")
-	c.must(t, 200, "GET", "/livez", "", "")
+	c.Must(t, 503, "GET", "/health", "", "")
+	c.Must(t, 200, "GET", "/livez", "", "")
 
 	if server, err = embedded.Start(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, func() error {
-		a, err := c.send(t.Context(), "POST", path+"/book", "away", `{"quantity":1}`)
-		if err == nil && a.status != 201 {
-			err = fmt.Errorf("%d %s", a.status, a.body)
+	proctest.Eventually(t, 30*time.Second, func() error {
+		a, err := c.Send(t.Context(), "POST", path+"/book", "away", `{"quantity":1}`)
+		if err == nil && a.Status != 201 {
+			err = fmt.Errorf("%d %s", a.Status, a.Body)
 		}
 		return err
 	})
-	again := c.must(t, 201, "POST", path+"/book", "kept", `{"quantity":3}`)
-	if !again.replayed || string(again.body) != string(kept.body) {
-		t.Errorf("before %s\nafter %s", kept.body, again.body)
+	again := c.Must(t, 201, "POST", path+"/book", "kept", `{"quantity":3}`)
+	if !again.Replayed || string(again.Body) != string(kept.Body) {
+		t.Errorf("before %s\nafter %s", kept.Body, again.Body)
 	}
-	if held := c.must(t, 200, "GET", path+"/availability", "", "").seats(t).Held; held != 4 {
+	if held := c.Must(t, 200, "GET", path+"/availability", "", "").Seats(t).Held; held != 4 {
 		t.Errorf("%d held, want 4", held)
 	}
-	n.signal(t, syscall.SIGTERM)
-	n.exit(t, stopMax)
-}
-
-func (a answer) code(t *testing.T) string {
-	t.Helper()
-	var problem struct{ Code string }
-	if err := json.Unmarshal(a.body, &problem); err != nil {
-		t.Fatal(err)
-	}
-	return problem.Code
+	n.Signal(t, syscall.SIGTERM)
+	n.Exit(t, proctest.StopMax)
 }

@@ -6,14 +6,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/evently/evently/cmd/evently/proctest"
 	"github.com/evently/evently/store/pgtest"
 )
 
 // No file may grow beyond 4 MB, which a data directory cannot live with: like a full disk, and every account can make it.
 func TestUp_FullDiskIsAClearErrorAndACleanExit(t *testing.T) {
-	dir := dataDir(t)
+	dir := proctest.DataDir(t)
 	const script = `ulimit -f 4096; exec "$0" up --http-addr=127.0.0.1:0 --admin-addr=127.0.0.1:0 --data-dir="$1"`
-	cmd := osexec.CommandContext(t.Context(), "bash", "-c", script, eventlyPath, dir)
+	cmd := osexec.CommandContext(t.Context(), "bash", "-c", script, proctest.Program(t), dir)
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState.ExitCode() != exitFailed {
@@ -25,17 +26,17 @@ func TestUp_FullDiskIsAClearErrorAndACleanExit(t *testing.T) {
 	noPostgres(t, dir)
 
 	// With room again, the same directory serves.
-	n := up(t, dir)
-	n.do(t, 200, "GET", "/health", "", "", nil)
+	n := proctest.Up(t, dir)
+	n.Do(t, 200, "GET", "/health", "", "", nil)
 }
 
 func TestServe_ProductionRefusesAServerThatLosesCommits(t *testing.T) {
-	p := launch(t, dataDir(t), "serve", "--env=production", "--database-url="+pgtest.Database(t),
+	p := proctest.Launch(t, proctest.DataDir(t), "serve", "--env=production", "--database-url="+pgtest.Database(t),
 		"--jwt-secret=pJ5m/0a7kTq3vX9zWc1LrY8uBn4eHs6GdFo2")
-	if exit := p.exit(t, upMax); exit != exitFailed {
+	if exit := p.Exit(t, proctest.UpMax); exit != exitFailed {
 		t.Errorf("exit %d, want %d", exit, exitFailed)
 	}
-	if text := p.output(); !strings.Contains(text, "can lose acknowledged bookings: it runs with") || !strings.Contains(text, "fsync=off") {
+	if text := p.Output(); !strings.Contains(text, "can lose acknowledged bookings: it runs with") || !strings.Contains(text, "fsync=off") {
 		t.Errorf("output does not tell what is wrong:\n%s", text)
 	}
 }
@@ -49,11 +50,11 @@ func TestServe_FailedMigrationIsAClearErrorAndACleanExit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := launch(t, dataDir(t), "serve", "--database-url="+url)
-	if exit := p.exit(t, upMax); exit != exitFailed {
+	p := proctest.Launch(t, proctest.DataDir(t), "serve", "--database-url="+url)
+	if exit := p.Exit(t, proctest.UpMax); exit != exitFailed {
 		t.Errorf("exit %d, want %d", exit, exitFailed)
 	}
-	if text := p.output(); !strings.Contains(text, "001_schema.sql") || !strings.Contains(text, `relation "events" already exists`) {
+	if text := p.Output(); !strings.Contains(text, "001_schema.sql") || !strings.Contains(text, `relation "events" already exists`) {
 		t.Errorf("output does not tell what failed:\n%s", text)
 	}
 	var tables int

@@ -15,9 +15,18 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks the program to drain. From then on signals have their usual effect: the second one ends it.
-	context.AfterFunc(ctx, stop)
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		stop() // asks the program to drain
+		second := <-signals
+		signal.Reset() // so that it has its usual effect: the end
+		if err := syscall.Kill(os.Getpid(), second.(syscall.Signal)); err != nil {
+			os.Exit(exitFailed)
+		}
+	}()
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv)
 	if code == exitRestart {
 		code = exitFailed

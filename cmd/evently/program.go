@@ -42,7 +42,7 @@ type step struct {
 }
 
 // failuresMax is how many parts can report their end.
-const failuresMax = 8
+const failuresMax = 16
 
 // newProgram takes the addresses, so that a taken one is found before anything else is started. Clients that connect now
 // are answered when the node is up.
@@ -109,7 +109,8 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 		return nil
 	})
 	store.RegisterPool(p.registry, pool)
-	journal := store.OpenJournal(pool, store.JournalConfig{Logger: p.log, Metrics: store.NewMetrics(p.registry)})
+	storeMetrics := store.NewMetrics(p.registry)
+	journal := store.OpenJournal(pool, store.JournalConfig{Logger: p.log, Metrics: storeMetrics})
 	p.onStop("journal", func(context.Context) error {
 		journal.Close()
 		return nil
@@ -124,13 +125,26 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 		return err
 	}
 	engine := actors.NewEngine(node.System(), node, history, actorMetrics)
+	engine.Logger = p.log
 
-	server, err := http.New(p.httpConfig(pool, node, engine, history))
+	vitals := &vitals{gatherer: p.registry}
+	p.background("vitals", vitals.run)
+	server, err := http.New(p.httpConfig(pool, node, newSystem(node, vitals), engine, history))
 	if err != nil {
 		return err
 	}
 	observer.server.Store(server)
+	node.OnNotice(takenTopic, server.TakenElsewhere)
 
+	signals := store.NewListener(pool, store.Handlers{
+		SessionEnded: server.SessionEnded, EventChanged: server.EventChanged, Resumed: server.SignalsResumed,
+	}, p.log, storeMetrics)
+	p.background("signals", func(ctx context.Context) error {
+		signals.Run(ctx)
+		return nil
+	})
+	withdrawal := &withdrawal{node: node, reachable: signals.Reachable, log: p.log}
+	p.background("withdrawal", withdrawal.run)
 	retention := store.NewRetention(pool, p.log)
 	p.background("retention", func(ctx context.Context) error {
 		retention.Run(ctx)
@@ -145,6 +159,9 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 	p.background("API", func(ctx context.Context) error { return server.Serve(ctx, p.public) })
 	return nil
 }
+
+// takenTopic is what nodes tell each other by of bookings that count against their users' limit.
+const takenTopic = "taken"
 
 // startNode joins the cluster. A node that leaves it against its will ends the program, to be restarted under a new id.
 func (p *program) startNode(ctx context.Context, props func(identity string) *actor.Props) (*cluster.Node, error) {
@@ -181,7 +198,9 @@ func (p *program) startNode(ctx context.Context, props func(identity string) *ac
 	return node, nil
 }
 
-func (p *program) httpConfig(pool *pgxpool.Pool, node *cluster.Node, engine evently.Engine, history evently.History) http.Config {
+func (p *program) httpConfig(
+	pool *pgxpool.Pool, node *cluster.Node, system *system, engine evently.Engine, history evently.History,
+) http.Config {
 	c := p.config
 	b := thisBuild()
 	return http.Config{
@@ -191,12 +210,13 @@ func (p *program) httpConfig(pool *pgxpool.Pool, node *cluster.Node, engine even
 			{Name: "database", Needed: true, Check: pool.Ping},
 			{Name: "cluster", Needed: true, Check: func(context.Context) error { return node.Ready() }},
 		},
-		Info: http.Info{Version: b.Version, Commit: b.Commit, Node: node.ID(), Capabilities: capabilities},
+		Info:  http.Info{Version: b.Version, Commit: b.Commit, Node: node.ID(), Capabilities: capabilities},
+		Share: func(body []byte) { node.Notify(takenTopic, body) }, Membership: system.membership, System: system.find,
 		Tokens: http.TokenConfig{
 			Secrets: c.tokenSecrets(), Issuer: c.TokenIssuer, Audience: c.TokenAudience, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL,
 		},
 		BookLimit: c.RateLimitBook, AuthLimit: c.RateLimitAuth, AddressLimit: c.RateLimitAddress,
-		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
+		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout, Unfit: node.Done(),
 		TrustedProxies: c.TrustedProxies, CORSOrigins: c.CORSOrigins, HoldTTL: c.HoldTTL,
 		Logger: p.log, AccessLog: c.AccessLog == on, Registerer: p.registry, Gatherer: p.registry,
 	}

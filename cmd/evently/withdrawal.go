@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/evently/evently/cluster"
+)
+
+const (
+	// awayMax is how long Postgres may be out of reach before a node gives its events to others: longer than a restart takes.
+	awayMax = 3 * time.Second
+	// backMin is how long it must be in reach again before the node takes events.
+	backMin = time.Second
+	// withdrawalPeriod is how often a node looks.
+	withdrawalPeriod = 250 * time.Millisecond
+)
+
+// withdrawal has a node that cannot reach Postgres serve no events while others can: it stays a member, and routes.
+type withdrawal struct {
+	node      *cluster.Node
+	reachable func() (ok bool, since time.Time) // whether Postgres is in reach, and since when that is so
+	log       *slog.Logger
+
+	withdrawn bool
+}
+
+func (w *withdrawal) run(ctx context.Context) error {
+	ticker := time.NewTicker(withdrawalPeriod)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			w.look(time.Now())
+		}
+	}
+}
+
+func (w *withdrawal) look(now time.Time) {
+	ok, since := w.reachable()
+	lasting := now.Sub(since)
+	switch {
+	case !ok && !w.withdrawn && lasting >= awayMax && w.othersServe():
+		w.log.Warn("Postgres cannot be reached: the other nodes take over this one's events", "since", since.UTC())
+		w.withdrawn = true
+		w.node.Withdraw()
+	case ok && w.withdrawn && lasting >= backMin:
+		w.log.Info("Postgres can be reached again: taking events", "since", since.UTC())
+		w.withdrawn = false
+		w.node.Resume()
+	}
+}
+
+// othersServe keeps the last node from withdrawing: if Postgres is away for all, there is nobody to take over.
+func (w *withdrawal) othersServe() bool {
+	for _, member := range w.node.Members() {
+		if member.ID != w.node.ID() && member.State == cluster.MemberAlive && member.Serving {
+			return true
+		}
+	}
+	return false
+}
