@@ -65,7 +65,7 @@ type (
 func encodeRequest(r *evently.Request) *eventpb.Request {
 	piece := new(bookMessage)
 	message := &piece.request
-	message.Event, message.Who, message.RequestId, message.Traceparent = uint64(r.Event), uint64(r.Who), r.ID, traceparent(r.Trace)
+	message.Event, message.Who, message.RequestId, message.Traceparent = uint64(r.Event), uint64(r.Who), r.ID, evently.Traceparent(r.Trace)
 	switch c := r.Command.(type) {
 	case *evently.Book:
 		book := &piece.book
@@ -101,7 +101,7 @@ func decodeRequest(message *eventpb.Request, event evently.EventID) (*evently.Re
 		return nil, errMalformed
 	}
 	r := &evently.Request{
-		Event: event, Who: evently.UserID(message.GetWho()), ID: message.GetRequestId(), Trace: traceparent(message.GetTraceparent()),
+		Event: event, Who: evently.UserID(message.GetWho()), ID: message.GetRequestId(), Trace: evently.Traceparent(message.GetTraceparent()),
 	}
 	switch c := message.GetCommand().(type) {
 	case *eventpb.Request_Book:

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/evently/evently"
 )
 
@@ -34,10 +36,13 @@ type Sweeper struct {
 	// Every is the time between two sweeps. It bounds how late holds expire after a crash, apart from the time to load
 	// their event. Each sweep reads all heads. Default 1 s.
 	Every time.Duration
+
+	complaints rate.Sometimes // below the quorum every event has the same to say
 }
 
 // Run sweeps at once and then again and again until ctx ends.
 func (s *Sweeper) Run(ctx context.Context) {
+	s.complaints = rate.Sometimes{First: 3, Interval: 5 * time.Second}
 	every := s.Every
 	if every == 0 {
 		every = time.Second
@@ -71,7 +76,9 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 			defer cancel()
 			// The actor that this wakes expires what is due before it decides anything.
 			if _, err := s.Engine.Do(ctx, &evently.Request{Event: event, Command: &evently.Expire{}}); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
-				s.Logger.Warn("wake event", "event", event.String(), "error", err)
+				s.complaints.Do(func() {
+					s.Logger.Warn("wake event; further ones like it are logged now and then", "event", event.String(), "error", err)
+				})
 			}
 		})
 	}

@@ -49,7 +49,7 @@ func TestWithdraw_IsNotLostWhileTheMemberDefendsItself(t *testing.T) {
 	})
 	defer accusing.Wait()
 	defer cancel()
-	for round := range 500 {
+	for round := range 250 {
 		hosting := round%2 == 1
 		if hosting {
 			h.Resume()

@@ -165,8 +165,8 @@ func (n *Node) Cluster() *protocluster.Cluster { return n.cluster }
 
 // Locate returns the actor that serves an identity, activated by its owner if need be. A PID of this member is known not
 // to be stopping; one of another member may be stale: when it does not answer, Forget it and locate again. Locate tries
-// until ctx ends, so give it a deadline, or until no member could be the owner for ownerWaitMax. Its errors wrap ErrNoOwner, ErrNoAnswer or nothing together with ctx's error; or
-// one of ErrDraining, ErrStopped, ErrEvicted, ErrMinority, at once.
+// until ctx ends, so give it a deadline. Its errors wrap ErrNoOwner, ErrNoAnswer or nothing together with ctx's error; ErrNoOwner
+// alone, when the view in force has had no owner for a second; or one of ErrDraining, ErrStopped, ErrEvicted, ErrMinority, at once.
 func (n *Node) Locate(ctx context.Context, kind, identity string) (*actor.PID, error) {
 	return n.placement.locate(ctx, key{kind, identity})
 }
@@ -232,7 +232,7 @@ func (n *Node) Owner(kind, identity string) (memberID string, ok bool) {
 // the quorum and routes. From the return on it activates nothing; its activations are asked to go, and the others learn by
 // gossip, in tenths of a second, that they are the owners now. Withdrawing twice is withdrawing once.
 //
-// When all members withdraw, look-ups wait for one that resumes.
+// When all members withdraw, look-ups wait for one that resumes, a second at most.
 func (n *Node) Withdraw() { n.host(false) }
 
 // Resume ends what Withdraw began: this member owns again what it did before, once the others know. Without Withdraw before it

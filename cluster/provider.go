@@ -19,7 +19,6 @@ import (
 	"github.com/asynkron/protoactor-go/eventstream"
 	"github.com/asynkron/protoactor-go/remote"
 	"github.com/hashicorp/memberlist"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -29,6 +28,8 @@ const (
 	publishEvery = time.Second
 	// announceTimeout bounds the wait until somebody has heard that the own kinds changed. It goes round after that, too.
 	announceTimeout = time.Second
+	// announceAgain is the pause before own kinds are told again that were not taken.
+	announceAgain = 50 * time.Millisecond
 	// leaveTimeout bounds the wait until the others have been told.
 	leaveTimeout = 3 * time.Second
 	// departedMax bounds the members that Members reports although they are gone.
@@ -66,6 +67,7 @@ type provider struct {
 	told    chan<- error // how StartMember went
 
 	id      string
+	name    string // in the gossip
 	list    *memberlist.Memberlist
 	address netip.AddrPort // own gossip address as others see it
 	grace   time.Duration  // graceRounds
@@ -134,7 +136,7 @@ func (p *provider) startMember(c *protocluster.Cluster) error {
 		return fmt.Errorf("listen for gossip on %s: %w", p.cfg.GossipAddr, err)
 	}
 	p.mu.Lock()
-	own := p.peers[conf.Name].node
+	own := p.peers[p.name].node
 	p.mu.Unlock()
 	ip, ok := netip.AddrFromSlice(own.Addr)
 	if !ok {
@@ -198,7 +200,8 @@ func (p *provider) settings(address string) (*memberlist.Config, error) {
 		conf.AdvertiseAddr, conf.AdvertisePort = told.IP.String(), told.Port
 	}
 	p.grace = graceRounds * conf.GossipInterval
-	conf.Name = address + "/" + p.id
+	p.name = address + "/" + p.id
+	conf.Name = p.name
 	conf.Label = p.cfg.Name // traffic of another cluster is dropped unread
 	conf.Delegate, conf.Events, conf.Alive = p, p, p
 	conf.Logger = log.New(gossipLog{p.log, p.stopped}, "", 0)
@@ -216,17 +219,34 @@ func (p *provider) withdraw(withdrawn bool) {
 
 // announceLoop tells changes of the own meta, one after the other: each is a newer incarnation of this member, so that no
 // older one that comes late is taken for the present. The own view hears of it by NotifyUpdate like everybody's.
+//
+// When this member refutes a suspicion at the same moment, with the meta of before and a still newer incarnation, memberlist
+// drops the change without a word. So it is told until the own view has it.
 func (p *provider) announceLoop() {
+	var again <-chan time.Time
 	for {
 		select {
 		case <-p.stop:
 			return
 		case <-p.announced:
+		case <-again:
 		}
 		if err := p.list.UpdateNode(announceTimeout); err != nil {
 			p.log.Debug("own kinds not heard by anybody yet", "error", err)
 		}
+		again = nil
+		if !p.taken() {
+			again = time.After(announceAgain)
+		}
 	}
+}
+
+// taken reports whether this member hosts for itself what it tells others.
+func (p *provider) taken() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	hosts := !p.withdrawn.Load() && len(p.cfg.Kinds) > 0
+	return (len(p.peers[p.name].Kinds) > 0) == hosts
 }
 
 func (p *provider) publishLoop(stream *eventstream.EventStream) {
@@ -459,24 +479,22 @@ func (p *provider) halt() {
 // sayGoodbye tells every member that this one leaves. Memberlist tells by gossip, a few times to members at random, and not the
 // difference from a failure.
 func (p *provider) sayGoodbye() {
-	var calls errgroup.Group
-	calls.SetLimit(joinsMax)
+	var calls sync.WaitGroup
 	for _, m := range p.alive() {
 		if m.ID == p.id {
 			continue
 		}
-		calls.Go(func() error {
+		calls.Go(func() {
 			if err := p.list.SendReliable(&m.node, append(slices.Clone(leaveNotice), p.id...)); err != nil {
 				p.log.Debug("leaving not told", "member", m.ID, "error", err)
 			}
-			return nil
 		})
 	}
-	_ = calls.Wait() // without errors
+	calls.Wait()
 }
 
-// Shutdown implements ClusterProvider. Gracefully, the others are told first, unless they have given this member up. It can be called again, but not while
-// StartMember runs.
+// Shutdown implements ClusterProvider. Gracefully, the others are told first, unless they have given this member up. It can be
+// called again, but not while StartMember runs.
 func (p *provider) Shutdown(graceful bool) (err error) {
 	p.closed.Do(func() {
 		p.halt()

@@ -18,7 +18,7 @@
 // commit that is under way, and raises the epoch, so that one that has not begun yet is fenced.
 //
 // An owner that hangs, stopped or cut off in the middle of a commit, keeps the lock of its head. Whoever acquires the event
-// ends that session after half a second at most: see evictor.
+// ends that session after half a second or so: see evictor.
 //
 // Schema: nodes of two versions share it while they are upgraded one by one, see Migrate. What nodes cache of it is kept
 // fresh by signals, see Listener; never by one that a booking would have to send.

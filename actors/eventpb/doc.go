@@ -2,9 +2,9 @@
 // of a field is that of the domain type of the same name.
 //
 // Nodes of two versions talk to each other during an upgrade. So that they understand each other:
-//   - A node that receives a message of a type it does not have closes the whole connection, with all that is under way on it.
-//     Types that are sent by themselves, not inside of another, are therefore deployed to all nodes before the first node
-//     sends one. Request and Response are the only ones today.
+//   - A node ignores a message of a type it does not have, so that the sender waits in vain (see package cluster; versions before
+//     that rule close the whole connection, with all that is under way on it). Types that are sent by themselves, not inside of
+//     another, are therefore deployed to all nodes before the first node sends one. Request and Response are the only ones today.
 //   - Fields that a node does not know are ignored. A new field must be one that may be ignored; its number and type never
 //     change, and numbers of removed fields are reserved.
 //   - A command that the owner does not know is answered with the error "unavailable", which tells clients to come again. An

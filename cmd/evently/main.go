@@ -29,8 +29,11 @@ func main() {
 	}()
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv)
 	if code == exitRestart {
-		code = exitFailed
-		fmt.Fprintf(os.Stderr, "evently: restart: %v\n", restart())
+		code = exitOK // when it was asked to stop meanwhile
+		if ctx.Err() == nil {
+			code = exitFailed
+			fmt.Fprintf(os.Stderr, "evently: restart: %v\n", restart())
+		}
 	}
 	os.Exit(code)
 }

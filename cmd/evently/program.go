@@ -127,7 +127,7 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 	engine := actors.NewEngine(node.System(), node, history, actorMetrics)
 	engine.Logger = p.log
 
-	vitals := &vitals{gatherer: p.registry}
+	vitals := &vitals{gatherer: p.registry, log: p.log}
 	p.background("vitals", vitals.run)
 	server, err := http.New(p.httpConfig(pool, node, newSystem(node, vitals), engine, history))
 	if err != nil {

@@ -110,7 +110,11 @@ func (s *system) own() (*http.NodeStatus, error) {
 	count := func(name string) *int { n := int(now.sum(name)); return &n }
 	rate := func(name string, labels ...string) *float64 { r := now.rate(before, name, labels...); return &r }
 	latency, commits := now.observed(before, "evently_commit_seconds", 0.5, 0.99)
-	p50, p99 := latency[0]*1000, latency[1]*1000
+	var p50, p99 *float64 // unknown without commits
+	if commits > 0 {
+		latency[0], latency[1] = latency[0]*1000, latency[1]*1000
+		p50, p99 = &latency[0], &latency[1]
+	}
 	version := thisBuild().Version
 	return &http.NodeStatus{
 		Version:                  &version,
@@ -119,8 +123,8 @@ func (s *system) own() (*http.NodeStatus, error) {
 		AppendQueue:              count("evently_append_queue"),
 		InFlight:                 count("evently_http_in_flight_requests"),
 		CommitsPerSecond:         &commits,
-		CommitP50Millis:          &p50,
-		CommitP99Millis:          &p99,
+		CommitP50Millis:          p50,
+		CommitP99Millis:          p99,
 		BookingsPerSecond:        rate("evently_http_bookings_total", "outcome", "held"),
 		HTTPRequestsPerSecond:    rate("evently_http_requests_total"),
 		DatabaseConnections:      count("evently_pool_connections"),

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"sort"
 	"sync"
@@ -21,6 +22,7 @@ const (
 // vitals remembers a node's metrics of the last seconds, to tell rates.
 type vitals struct {
 	gatherer prometheus.Gatherer
+	log      *slog.Logger
 
 	mu   sync.Mutex
 	past []reading // oldest first
@@ -31,20 +33,25 @@ func (v *vitals) run(ctx context.Context) error {
 	ticker := time.NewTicker(vitalsPeriod)
 	defer ticker.Stop()
 	for {
-		r, err := read(v.gatherer)
-		if err != nil {
-			return err
-		}
-		v.mu.Lock()
-		v.past = append(v.past, r)
-		v.past = v.past[max(0, len(v.past)-vitalsKept):]
-		v.mu.Unlock()
+		v.remember()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
 	}
+}
+
+func (v *vitals) remember() {
+	r, err := read(v.gatherer)
+	if err != nil {
+		v.log.Warn("the node's status will be out of date", "error", err)
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.past = append(v.past, r)
+	v.past = v.past[max(0, len(v.past)-vitalsKept):]
 }
 
 // since returns a reading of this moment and the oldest one that is remembered.

@@ -54,7 +54,8 @@ func (w *withdrawal) look(now time.Time) {
 	}
 }
 
-// othersServe keeps the last node from withdrawing: if Postgres is away for all, there is nobody to take over.
+// othersServe reports whether there is anybody to take over. If Postgres is away for all, most of them stay; those that withdraw
+// in the same moment come back a second after it does.
 func (w *withdrawal) othersServe() bool {
 	for _, member := range w.node.Members() {
 		if member.ID != w.node.ID() && member.State == cluster.MemberAlive && member.Serving {
