@@ -23,7 +23,8 @@ var (
 // What Engine finds out itself.
 var (
 	errNotLocated = fmt.Errorf("%w: not located", errMoved)
-	errNoAnswer   = errors.New("no answer in time") // perhaps decided, and perhaps committed
+	errNoAnswer   = errors.New("no answer in time")                      // perhaps decided, and perhaps committed
+	errOwnerLeft  = errors.New("the owner's node is no longer a member") // the same
 )
 
 // call is a request at an event actor, and the caller that waits for the answer: in this process, by a channel, without

@@ -99,6 +99,8 @@ func (e *Engine) redirected(request *evently.Request, attempt int, identity stri
 		reason = "moved"
 	case errors.Is(err, errUnresolved):
 		reason = "unresolved"
+	case errors.Is(err, errOwnerLeft):
+		reason = "owner_left"
 	}
 	e.metrics.redirects.WithLabelValues(reason).Inc()
 	if e.Logger.Enabled(context.Background(), slog.LevelDebug) {
@@ -163,6 +165,9 @@ func pause(ctx *budget, attempt int, err error) bool {
 		return ctx.Err() == nil
 	}
 	limit := min(pauseMin<<min(attempt, 10), pauseMax)
+	if errors.Is(err, errOwnerLeft) {
+		limit = pauseMin // there is another owner now
+	}
 	timer := time.NewTimer(rand.N(limit)) //nolint:gosec // spreads retries; not a secret
 	defer timer.Stop()
 	select {

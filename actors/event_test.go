@@ -286,7 +286,7 @@ func TestEventActor_FullMailboxIsOverloaded(t *testing.T) {
 		t.Errorf("a local caller got %v, want %v", out.err, evently.ErrOverloaded)
 	}
 	remote := &slot{answer: make(chan any, 1)}
-	sender := h.engine.answers.expect(remote)
+	sender := h.engine.answers.expect(remote, ownerAddr)
 	full().PostUserMessage(&actor.MessageEnvelope{Message: encodeRequest(book(1, 1)), Sender: sender})
 	_, err := decodeAnswer(<-remote.answer, book(1, 1))
 	var refusal *evently.Error

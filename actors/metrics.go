@@ -57,13 +57,13 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		}, []string{"result"}),
 		redirects: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "evently_engine_redirects_total",
-			Help: "Attempts that no owner of an event answered by reason: moved, unresolved, timeout, not_located.",
+			Help: "Attempts that no owner of an event answered by reason: moved, unresolved, owner_left, timeout, not_located.",
 		}, []string{"reason"}),
 		hops: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "evently_engine_hops_total", Help: "Requests sent to event actors of other nodes by result: answered, unanswered, garbled.",
 		}, []string{"result"}),
 	}
-	for _, reason := range []string{"moved", "unresolved", "timeout", "not_located"} {
+	for _, reason := range []string{"moved", "unresolved", "owner_left", "timeout", "not_located"} {
 		m.redirects.WithLabelValues(reason)
 	}
 	m.answered, m.hopped = m.attempts.WithLabelValues("ok"), m.hops.WithLabelValues("answered")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/asynkron/protoactor-go/cluster"
 
 	"github.com/evently/evently"
 	"github.com/evently/evently/actors/eventpb"
@@ -34,20 +35,44 @@ type answers struct {
 type slot struct {
 	answer chan any // holds one
 	timer  *time.Timer
+	from   string // the address that is to answer
 }
 
-var slots = sync.Pool{New: func() any { return &slot{make(chan any, 1), newTimer()} }}
+var slots = sync.Pool{New: func() any { return &slot{answer: make(chan any, 1), timer: newTimer()} }}
+
+// left is what a slot is given when there is nobody to answer any more.
+type left struct{}
 
 func newAnswers(system *actor.ActorSystem) *answers {
 	a := &answers{system: system, id: "answers" + system.ProcessRegistry.NextID(), waiting: make(map[uint32]*slot)}
 	if _, fresh := system.ProcessRegistry.Add(a, a.id); !fresh {
 		panic("engine: process " + a.id + " exists")
 	}
+	system.EventStream.Subscribe(func(event any) {
+		if topology, ok := event.(*cluster.ClusterTopology); ok {
+			for _, member := range topology.Left {
+				a.abandon(member.Address())
+			}
+		}
+	})
 	return a
 }
 
+// abandon ends the wait for answers from an address: whatever was decided there, the request must go to the next owner.
+func (a *answers) abandon(address string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for n, s := range a.waiting {
+		if s.from == address {
+			delete(a.waiting, n)
+			s.answer <- left{}
+		}
+	}
+}
+
 // expect returns the PID that takes one answer, the first, into a slot.
-func (a *answers) expect(s *slot) *actor.PID {
+func (a *answers) expect(s *slot, from string) *actor.PID {
+	s.from = from
 	a.mu.Lock()
 	for taken := true; taken; _, taken = a.waiting[a.last] {
 		if a.last++; a.last == 0 { // which is no id
@@ -87,7 +112,7 @@ func (e *Engine) sendRemote(ctx context.Context, limit time.Duration, pid *actor
 	message := encodeRequest(request)
 	message.TimeoutMs = uint32(min(max(limit.Milliseconds(), 1), math.MaxUint32))
 	s := slots.Get().(*slot)
-	self := e.answers.expect(s)
+	self := e.answers.expect(s, pid.Address)
 	s.timer.Reset(limit)
 	e.system.Root.RequestWithCustomSender(pid, message, self)
 	var answer any
@@ -104,6 +129,9 @@ func (e *Engine) sendRemote(ctx context.Context, limit time.Duration, pid *actor
 		answer, err = <-s.answer, nil // it came in the last moment
 	}
 	slots.Put(s)
+	if _, gone := answer.(left); gone {
+		err = errOwnerLeft
+	}
 	if err != nil {
 		e.metrics.hops.WithLabelValues("unanswered").Inc()
 		return evently.Reply{}, err

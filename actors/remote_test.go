@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/asynkron/protoactor-go/cluster"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/protobuf/proto"
 
@@ -399,7 +400,7 @@ func TestEventActor_UndecidableRequestsAreAnswered(t *testing.T) {
 		{&eventpb.Request{Event: 78, Command: &eventpb.Request_Expire{}}, evently.CodeInternal},
 	} {
 		s := &slot{answer: make(chan any, 1)}
-		root.RequestWithCustomSender(pid, test.message, h.engine.answers.expect(s))
+		root.RequestWithCustomSender(pid, test.message, h.engine.answers.expect(s, ownerAddr))
 		_, err := decodeAnswer(<-s.answer, book(1, 1))
 		if !errors.Is(err, &evently.Error{Code: test.want}) {
 			t.Errorf("%v: got %v, want %s", test.message, err, test.want)
@@ -414,12 +415,12 @@ func TestAnswers_SlotTakesTheFirstAnswerToItsRequest(t *testing.T) {
 	a := newHall(t, 1).engine.answers
 	a.last = math.MaxUint32 - 1 // the ids begin anew
 	first, second, third := &slot{answer: make(chan any, 1)}, &slot{answer: make(chan any, 1)}, &slot{answer: make(chan any, 1)}
-	one, two := a.expect(first), a.expect(second)
+	one, two := a.expect(first, ownerAddr), a.expect(second, ownerAddr)
 	if one.RequestId != math.MaxUint32 || two.RequestId != 1 {
 		t.Errorf("got ids %d and %d, want %d and 1", one.RequestId, two.RequestId, uint32(math.MaxUint32))
 	}
 	a.last = 0
-	if three := a.expect(third); three.RequestId != 2 {
+	if three := a.expect(third, ownerAddr); three.RequestId != 2 {
 		t.Errorf("got id %d, want 2: 1 is waited for", three.RequestId)
 	}
 	a.SendUserMessage(two, &actor.MessageEnvelope{Message: 1})
@@ -456,5 +457,31 @@ func TestEngine_ForgetsWhatIsNotAnswered(t *testing.T) {
 	}
 	if got := len(h.engine.answers.waiting); got != 0 || h.redirects("timeout") != 1 || h.hops("unanswered") != 1 {
 		t.Errorf("%d requests wait; %v timed out, %v unanswered; want 0, 1, 1", got, h.redirects("timeout"), h.hops("unanswered"))
+	}
+}
+
+// A request is brought to the next owner when its owner's node has left the cluster, and not only when its time is over.
+func TestEngine_DoesNotWaitForANodeThatHasLeft(t *testing.T) {
+	h := newHall(t, 3)
+	w := stretch(h)
+	asked := make(chan struct{})
+	w.onRequest = func(n int, _ *eventpb.Request) bool {
+		if n == 1 {
+			close(asked)
+		}
+		return n > 1
+	}
+	go func() {
+		<-asked
+		for _, host := range []string{"bystander", "owner"} {
+			w.system.EventStream.Publish(&cluster.ClusterTopology{Left: []*cluster.Member{{Host: host, Port: 1}}})
+		}
+	}()
+	reply, err := h.do(book(1, 2))
+	if err != nil || reply.Reservation.ID.Token != 1 {
+		t.Errorf("got %+v %v", reply, err)
+	}
+	if n := h.redirects("owner_left"); n != 1 || h.redirects("timeout") != 0 {
+		t.Errorf("%v redirects from who left, %v after the time, want 1 and 0", n, h.redirects("timeout"))
 	}
 }
