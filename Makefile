@@ -10,7 +10,7 @@ COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fmt generate deploy cover bench ci
+.PHONY: help build run test race lint fmt generate deploy ladder cover bench ci
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 12
@@ -39,6 +39,10 @@ generate: ## Renew generated files: the settings table in README.md and go:gener
 
 deploy: ## Check deploy/ by the programs that read it: linters, strict schemas, promtool, systemd-analyze
 	cd deploy/check && $(GO) vet ./... && $(GO) test ./...
+
+ladder: ## Cut, kill, pause and heal five nodes at random, RUNGS=100 times from SEED on, about 11 seconds each
+	$(GO) test ./cmd/evently/faults -run TestPartition_FiveNodes -count=1 -v -timeout 3h -long \
+		-rungs=$(or $(RUNGS),100) -seed=$(or $(SEED),$(shell date +%s))
 
 cover: ## Measure test coverage: coverage.html and a line for each package
 	$(GO) test -coverpkg=./... -coverprofile=coverage.out $(PACKAGES)

@@ -194,11 +194,11 @@ func (p Profile) memberlist() (*memberlist.Config, error) {
 }
 
 // quickConfig bounds what memberlist adds for large clusters and slow members: a suspect of whom too few others are suspicious,
-// as on the smaller side of a partition, counts as dead after 3 times the usual wait, not 6, and a member that doubts itself
+// as on the smaller side of a partition, counts as dead after twice the usual wait, not 6 times, and a member that doubts itself
 // probes 3 times slower, not 8.
 func quickConfig() *memberlist.Config {
 	conf := memberlist.DefaultLANConfig()
-	conf.SuspicionMaxTimeoutMult = 3
+	conf.SuspicionMaxTimeoutMult = 2
 	conf.AwarenessMaxMultiplier = 3
 	return conf
 }

@@ -37,8 +37,9 @@ const (
 
 // Cluster is some nodes over one Postgres, which know each other's addresses.
 type Cluster struct {
-	Members  []*Member
-	Postgres *Postgres
+	Members   []*Member
+	Postgres  *Postgres
+	GossipKey string // the file that all members have it from
 }
 
 // Start starts a cluster, all nodes at the same time, and waits until it is whole. It ends with the test.
@@ -67,12 +68,12 @@ func New(t testing.TB, config Config) *Cluster {
 	if len(config.Hosts) != config.Nodes {
 		t.Fatalf("%d hosts for %d nodes", len(config.Hosts), config.Nodes)
 	}
-	c := &Cluster{Postgres: config.Postgres}
+	c := &Cluster{Postgres: config.Postgres, GossipKey: gossipKey(t)}
 	if c.Postgres == nil {
 		c.Postgres = StartPostgres(t)
 	}
 	shared := slices.Concat([]string{
-		"serve", "--cluster-profile=" + config.Profile, fmt.Sprint("--cluster-quorum=", config.Quorum), "--cluster-key-file=" + gossipKey(t),
+		"serve", "--cluster-profile=" + config.Profile, fmt.Sprint("--cluster-quorum=", config.Quorum), "--cluster-key-file=" + c.GossipKey,
 		"--jwt-secret=pJ5m/0a7kTq3vX9zWc1LrY8uBn4eHs6GdFo2", "--log-format=json", "--admin-email=ops@example.org",
 		"--admin-password=Kd7-tulip-Vq2-harbour", "--rate-limit-book=off", "--rate-limit-auth=off",
 	}, config.Args)
