@@ -140,7 +140,7 @@ func recovery(t *testing.T, crowd *proctest.Crowd, occasion string, events int, 
 
 func TestThreeNodes_DefaultProfileRecoversFromAKill(t *testing.T) {
 	t.Parallel()
-	cluster := proctest.Start(t, proctest.Config{Nodes: 3, Profile: "lan"})
+	cluster := proctest.Start(t, proctest.Config{Nodes: 3, Profile: "lan", TLS: true})
 	crowd := cluster.Crowd(t, proctest.Sales{})
 	harmed(t, cluster, crowd, func(t *testing.T) {
 		killed, events := cluster.Owner(t)
@@ -154,7 +154,7 @@ func TestThreeNodes_DefaultProfileRecoversFromAKill(t *testing.T) {
 func TestThreeNodes_AnyNodeTakesAnyRequest(t *testing.T) {
 	t.Parallel()
 	const events = 30
-	cluster := proctest.Start(t, proctest.Config{Nodes: 3, Profile: "wan"}) // nobody is to be taken for dead
+	cluster := proctest.Start(t, proctest.Config{Nodes: 3, Profile: "wan", TLS: true}) // nobody is to be taken for dead
 	crowd := cluster.Crowd(t, proctest.Sales{Events: events, ScarceSeats: 12})
 	var customers []*proctest.Client
 	for _, m := range cluster.Members {

@@ -24,6 +24,7 @@ type Config struct {
 	Postgres *Postgres               // nil: one of the cluster's own
 	Relayed  bool                    // each node reaches Postgres by a Relay of its own
 	Database func(node int) string   // the URL of a node's way to Postgres; nil: the direct one, or that of its Relay
+	TLS      bool                    // messages between nodes are encrypted, and both sides known by certificates
 	Args     []string                // further settings of all nodes; they win
 }
 
@@ -77,6 +78,9 @@ func New(t testing.TB, config Config) *Cluster {
 		"--jwt-secret=pJ5m/0a7kTq3vX9zWc1LrY8uBn4eHs6GdFo2", "--log-format=json", "--admin-email=ops@example.org",
 		"--admin-password=Kd7-tulip-Vq2-harbour", "--rate-limit-book=off", "--rate-limit-auth=off",
 	}, config.Args)
+	if config.TLS {
+		shared = append(shared, certificates(t, config.Hosts)...)
+	}
 	for number, host := range config.Hosts {
 		at := func(port string) string { return net.JoinHostPort(host, port) }
 		m := &Member{
