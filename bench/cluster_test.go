@@ -18,6 +18,7 @@ import (
 	"github.com/evently/evently/actors"
 	"github.com/evently/evently/cluster"
 	"github.com/evently/evently/cmd/evently/proctest"
+	"github.com/evently/evently/store"
 	"github.com/evently/evently/store/embedded"
 	"github.com/evently/evently/store/pgtest"
 )
@@ -157,8 +158,17 @@ func BenchmarkMove(b *testing.B) {
 // owned returns the events that a member owns, as a member without events finds them that joins for this question.
 func owned(b *testing.B, c *proctest.Cluster, owner *proctest.Member, events []string) (found []string) {
 	b.Helper()
+	pool, err := store.Open(b.Context(), c.Postgres.DSN(), store.PoolOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer pool.Close()
+	installation, err := store.Installation(b.Context(), pool)
+	if err != nil {
+		b.Fatal(err)
+	}
 	observer, err := cluster.Start(b.Context(), cluster.Config{
-		KeyFile: c.GossipKey, Join: []string{c.Members[0].Gossip}, Quorum: 2, Logger: slog.New(slog.DiscardHandler),
+		Name: "evently-" + installation, KeyFile: c.GossipKey, Join: []string{c.Members[0].Gossip}, Quorum: 2, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		b.Fatal(err)

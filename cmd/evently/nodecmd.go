@@ -58,6 +58,9 @@ func (s *shell) runNode(ctx context.Context, config *Config, log *slog.Logger, o
 	if n := len(config.JWTSecret); n > 0 && n < secretBytesMin {
 		log.Warn("jwt_secret is too short for production", "bytes", n, "bytes_min", secretBytesMin)
 	}
+	if len(config.Join) > 0 && config.ClusterQuorum < 2 {
+		log.Warn("cluster_quorum is not set: cut off from each other, nodes would all serve and take events from each other in turns")
+	}
 	p, err := newProgram(config, log)
 	if err != nil {
 		return err

@@ -118,7 +118,11 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 	history := store.NewHistory(pool)
 	observer := new(lateObserver)
 	actorMetrics := actors.NewMetrics(p.registry)
-	node, err := p.startNode(ctx, actors.NewKind(actors.Config{
+	installation, err := store.Installation(ctx, pool)
+	if err != nil {
+		return err
+	}
+	node, err := p.startNode(ctx, installation, actors.NewKind(actors.Config{
 		Journal: journal, Observer: observer, Logger: p.log, Metrics: actorMetrics,
 	}))
 	if err != nil {
@@ -163,8 +167,9 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 // takenTopic is what nodes tell each other by of bookings that count against their users' limit.
 const takenTopic = "taken"
 
-// startNode joins the cluster. A node that leaves it against its will ends the program, to be restarted under a new id.
-func (p *program) startNode(ctx context.Context, props func(identity string) *actor.Props) (*cluster.Node, error) {
+// startNode joins the cluster of the nodes over the same database: others are strangers to it. A node that leaves the cluster
+// against its will ends the program, to be restarted under a new id.
+func (p *program) startNode(ctx context.Context, installation string, props func(identity string) *actor.Props) (*cluster.Node, error) {
 	transport, err := p.config.remoteTLS()
 	if err != nil {
 		return nil, err
@@ -172,6 +177,7 @@ func (p *program) startNode(ctx context.Context, props func(identity string) *ac
 	ctx, cancel := context.WithTimeout(ctx, p.config.StartTimeout)
 	defer cancel()
 	node, err := cluster.Start(ctx, cluster.Config{
+		Name:       "evently-" + installation,
 		GossipAddr: p.config.ClusterAddr, RemoteAddr: p.config.RemoteAddr,
 		AdvertiseAddrs: cluster.Addrs{Gossip: p.config.ClusterAdvertise, Remote: p.config.RemoteAdvertise},
 		Join:           p.config.Join,

@@ -29,3 +29,10 @@ end
 $$;
 create trigger signal_event_changed after insert or update or delete on events
     for each row execute function signal_event_changed();
+
+-- What tells this database from others: nodes of one cluster have it in common.
+create table installation (
+    single bool primary key default true check (single),
+    id     uuid not null default gen_random_uuid()
+);
+insert into installation default values;
