@@ -47,8 +47,9 @@ func TestHealth_TellsByItsExitCode(t *testing.T) {
 			t.Errorf("%v: exit %d, want %d: %s", args, exit, exitOK, asked.Output())
 		}
 	}
-	n.Signal(t, syscall.SIGKILL)
+	n.Signal(t, syscall.SIGTERM)
 	n.Exit(t, proctest.StopMax)
+	noPostgres(t, dir)
 	asked := proctest.Launch(t, t.TempDir(), "health", address)
 	if exit := asked.Exit(t, proctest.StopMax); exit != exitFailed {
 		t.Errorf("exit %d without a node, want %d", exit, exitFailed)
