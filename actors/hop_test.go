@@ -60,7 +60,7 @@ type ignore struct{}
 func (ignore) Committed(*evently.State) {}
 
 func member(kinds map[string]cluster.Kind, seeds ...string) cluster.Config {
-	return cluster.Config{Profile: cluster.ProfileFast, Kinds: kinds, Join: seeds, Logger: slog.New(slog.DiscardHandler)}
+	return cluster.Config{Profile: cluster.ProfileFast, Kinds: kinds, Messages: Messages(), Join: seeds, Logger: slog.New(slog.DiscardHandler)}
 }
 
 // abroad returns the engine of a node in this process, all of whose events are on a node in another one. A commit takes a time. Two in one process

@@ -145,6 +145,14 @@ func (e *Engine) sendRemote(ctx context.Context, limit time.Duration, pid *actor
 	return reply, err
 }
 
+// Messages are the full names of the protobuf messages that nodes send each other about events.
+func Messages() []string {
+	return []string{
+		string((&eventpb.Request{}).ProtoReflect().Descriptor().FullName()),
+		string((&eventpb.Response{}).ProtoReflect().Descriptor().FullName()),
+	}
+}
+
 func decodeAnswer(answer any, request *evently.Request) (evently.Reply, error) {
 	switch answer := answer.(type) {
 	case *eventpb.Response:

@@ -57,6 +57,11 @@ type Config struct {
 	// Kinds are the actors this member hosts, by name. A member without kinds hosts none and still locates all.
 	Kinds map[string]Kind
 
+	// Messages are what other members may send to actors, besides answers that nobody was there: full names of protobuf messages.
+	// All others are ignored, among them Proto.Actor's own, with which anybody who reaches RemoteAddr could stop this member.
+	// Default: none.
+	Messages []string
+
 	// Logger receives this package's records, memberlist's, and Proto.Actor's of level Warn and above.
 	// Default slog.Default().
 	Logger *slog.Logger

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
+	protocluster "github.com/asynkron/protoactor-go/cluster"
 	"github.com/asynkron/protoactor-go/remote"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -189,6 +190,47 @@ func TestRemote_WhatALaterVersionSendsIsTakenOrIgnored(t *testing.T) {
 		t.Errorf("GetProcessDiagnostics: %v, want Unimplemented", err)
 	}
 	arrives("after calls that nobody makes")
+}
+
+// What Proto.Actor obeys within a process, it does not obey from outside.
+func TestRemote_OrdersOfOthersAreIgnored(t *testing.T) {
+	h := start(t)
+	h.talk()
+	w := dial(t, h)
+	before := h.Membership()
+	for _, order := range []proto.Message{
+		&actor.Stop{}, &actor.PoisonPill{}, &actor.Watch{}, &actor.Terminated{}, &protocluster.ClusterTopology{}, &remote.ActorPidRequest{},
+	} {
+		data, err := proto.Marshal(order)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range []string{cluster.ActivatorName, cluster.BoardName, "eventstream", "activator"} {
+			w.send(&remote.RemoteMessage{MessageType: &remote.RemoteMessage_MessageBatch{MessageBatch: &remote.MessageBatch{
+				TypeNames: []string{string(order.ProtoReflect().Descriptor().FullName())}, Targets: []string{target},
+				Envelopes: []*remote.MessageEnvelope{{MessageData: data}},
+			}}})
+		}
+	}
+	w.batch([]string{envelopeType}, &remote.MessageEnvelope{MessageData: w.notice(topic, "after the orders")})
+	eventually(t, func() string {
+		if !slices.Contains(h.noticed(), "wire: after the orders") {
+			return "the connection is dead"
+		}
+		return ""
+	})
+	if after := h.Membership(); after != before {
+		t.Errorf("membership %+v, then %+v", before, after)
+	}
+	if n, err := h.metric("evently_cluster_messages_ignored_total"); n != 24 || err != nil {
+		t.Errorf("%v messages ignored, want 24 (%v)", n, err)
+	}
+	response, err := h.System().Root.RequestFuture(actor.NewPID(h.Addr(), cluster.ActivatorName), &protocluster.ActivationRequest{
+		ClusterIdentity: protocluster.NewClusterIdentity("e", kindEvent),
+	}, patience).Result()
+	if activated, ok := response.(*protocluster.ActivationResponse); !ok || activated.Failed {
+		t.Errorf("the activator answers %v %v", response, err)
+	}
 }
 
 func TestRemote_GarbledMessageEndsItsConnectionOnly(t *testing.T) {

@@ -143,6 +143,7 @@ func (h *host) config() cluster.Config {
 		Name:       "test",
 		Profile:    cluster.ProfileLAN, // a faster one takes members for dead on a busy machine
 		Kinds:      map[string]cluster.Kind{kindEvent: {Props: h.props, Drain: leave{}}},
+		Messages:   []string{"google.protobuf.StringValue"},
 		Logger:     slog.New(slog.DiscardHandler),
 		Registerer: h.registry,
 	}

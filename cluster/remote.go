@@ -45,7 +45,7 @@ func remoteConfig(cfg Config, metrics *Metrics) (*remote.Config, error) {
 		remote.WithServerOptions(
 			grpc.Creds(server),
 			grpc.UnaryInterceptor(refuseCall),
-			grpc.StreamInterceptor(tolerant(cfg.Logger, metrics)),
+			grpc.StreamInterceptor(tolerant(cfg.Messages, cfg.Logger, metrics)),
 			grpc.MaxRecvMsgSize(messageBytesMax),
 			grpc.MaxSendMsgSize(messageBytesMax),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveIdle, Timeout: keepaliveTimeout}),

@@ -1,24 +1,20 @@
 package store
 
 import (
-	"log/slog"
 	"testing"
 
 	"github.com/evently/evently/store/pgtest"
 )
 
-func TestInstallation_TellsDatabasesApart(t *testing.T) {
+// The databases of tests are copies of one.
+func TestInstallation_TellsDatabasesAndTheirCopiesApart(t *testing.T) {
 	ids := make(map[string]bool)
 	for range 2 {
-		url := pgtest.Private(t).DSN()
-		if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
-			t.Fatal(err)
-		}
-		pool := openPool(t, url, 4)
+		pool := openPool(t, pgtest.Database(t), 4)
 		for range 2 {
 			id, err := Installation(t.Context(), pool)
-			if err != nil {
-				t.Fatal(err)
+			if err != nil || len(id) != 32 {
+				t.Fatalf("got %q, %v", id, err)
 			}
 			ids[id] = true
 		}

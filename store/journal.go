@@ -41,6 +41,7 @@ type Journal struct {
 	pool    *pgxpool.Pool
 	config  JournalConfig
 	writers []*writer
+	reach   reach
 	evictor *evictor
 
 	instance [8]byte       // random; the first half of the owners of all its tenures
@@ -76,7 +77,7 @@ func OpenJournal(pool *pgxpool.Pool, config JournalConfig) *Journal {
 	j.evictor = newEvictor(pool.Config().ConnConfig, &j.config)
 	rand.Read(j.instance[:])
 	for range config.Writers {
-		w := newWriter(pool.Config().ConnConfig, &j.config)
+		w := newWriter(pool.Config().ConnConfig, &j.config, &j.reach)
 		j.writers = append(j.writers, w)
 		go w.run()
 	}

@@ -21,6 +21,7 @@ type writer struct {
 	config  *JournalConfig
 	connect *pgx.ConnConfig
 	queue   chan *evently.Batch
+	reach   *reach
 	stopped chan struct{}
 
 	conn    *pgconn.PgConn
@@ -39,8 +40,9 @@ const (
 	confirmStatement = "evently_confirm"
 )
 
-func newWriter(connect *pgx.ConnConfig, config *JournalConfig) *writer {
+func newWriter(connect *pgx.ConnConfig, config *JournalConfig, reach *reach) *writer {
 	w := &writer{
+		reach:  reach,
 		config: config, connect: connect.Copy(), stopped: make(chan struct{}), args: newAppendArgs(),
 		queue:   make(chan *evently.Batch, config.QueueMax/config.Writers),
 		confirm: columnsOf(oidInt8, oidInt8, oidUUID, oidInt8), formats: []int16{pgx.BinaryFormatCode},
@@ -236,6 +238,12 @@ func (w *writer) ensureConnected() error {
 		return nil
 	}
 	w.disconnect()
+	err := w.reconnect()
+	w.reach.note(err)
+	return err
+}
+
+func (w *writer) reconnect() error {
 	config := w.connect.Config.Copy()
 	// After a broken connection pgx dials once more to send a cancel request. A commit whose outcome is unknown is settled by
 	// Acquire and by nothing else, so only the dials of the connect itself are let through.

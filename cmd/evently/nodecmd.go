@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,6 +62,10 @@ func (s *shell) runNode(ctx context.Context, config *Config, log *slog.Logger, o
 	}
 	if len(config.Join) > 0 && config.ClusterQuorum < 2 {
 		log.Warn("cluster_quorum is not set: cut off from each other, nodes would all serve and take events from each other in turns")
+	}
+	if config.RemoteTLSCert == "" && exposed(config.RemoteAddr) {
+		log.Warn("remote_tls_cert_file is not set: whoever reaches remote_addr can book in anybody's name; keep it within the cluster",
+			"remote_addr", config.RemoteAddr)
 	}
 	p, err := newProgram(config, log)
 	if err != nil {
@@ -174,4 +180,14 @@ func (a *adminLogin) String() string {
 		return a.user.Email + ", with the password of the settings"
 	}
 	return fmt.Sprintf("%s, password %s (kept in %s)", a.user.Email, a.password, a.kept)
+}
+
+// exposed reports whether other machines can reach what listens on an address.
+func exposed(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false // it will fail to listen
+	}
+	ip, err := netip.ParseAddr(host)
+	return host != "localhost" && (err != nil || !ip.IsLoopback())
 }

@@ -133,7 +133,7 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 
 	vitals := &vitals{gatherer: p.registry, log: p.log}
 	p.background("vitals", vitals.run)
-	server, err := http.New(p.httpConfig(pool, node, newSystem(node, vitals), engine, history))
+	server, err := http.New(p.httpConfig(pool, journal, node, newSystem(node, vitals), engine, history))
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 		signals.Run(ctx)
 		return nil
 	})
-	withdrawal := &withdrawal{node: node, reachable: signals.Reachable, log: p.log}
+	withdrawal := &withdrawal{node: node, reachable: signals.Reachable, journal: journal, log: p.log}
 	p.background("withdrawal", withdrawal.run)
 	retention := store.NewRetention(pool, p.log)
 	p.background("retention", func(ctx context.Context) error {
@@ -186,6 +186,7 @@ func (p *program) startNode(ctx context.Context, installation string, props func
 		Profile:        cluster.Profile(p.config.ClusterProfile),
 		Quorum:         p.config.ClusterQuorum,
 		Kinds:          map[string]cluster.Kind{actors.Kind: {Props: props, Drain: &actors.DrainMessage{}}},
+		Messages:       actors.Messages(),
 		Logger:         p.log,
 		Registerer:     p.registry,
 	})
@@ -205,7 +206,7 @@ func (p *program) startNode(ctx context.Context, installation string, props func
 }
 
 func (p *program) httpConfig(
-	pool *pgxpool.Pool, node *cluster.Node, system *system, engine evently.Engine, history evently.History,
+	pool *pgxpool.Pool, journal *store.Journal, node *cluster.Node, system *system, engine evently.Engine, history evently.History,
 ) http.Config {
 	c := p.config
 	b := thisBuild()
@@ -214,6 +215,7 @@ func (p *program) httpConfig(
 		Accounts: store.NewAccounts(pool), Answers: store.NewAnswers(pool),
 		Health: []http.HealthCheck{
 			{Name: "database", Needed: true, Check: pool.Ping},
+			{Name: "journal", Needed: true, Check: journal.Check},
 			{Name: "cluster", Needed: true, Check: func(context.Context) error { return node.Ready() }},
 		},
 		Info:  http.Info{Version: b.Version, Commit: b.Commit, Node: node.ID(), Capabilities: capabilities},

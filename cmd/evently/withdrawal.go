@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/evently/evently/cluster"
+	"github.com/evently/evently/store"
 )
 
 const (
@@ -15,12 +16,15 @@ const (
 	backMin = time.Second
 	// withdrawalPeriod is how often a node looks.
 	withdrawalPeriod = 250 * time.Millisecond
+	// tryMax bounds an attempt to connect.
+	tryMax = time.Second
 )
 
 // withdrawal has a node that cannot reach Postgres serve no events while others can: it stays a member, and routes.
 type withdrawal struct {
 	node      *cluster.Node
 	reachable func() (ok bool, since time.Time) // whether Postgres is in reach, and since when that is so
+	journal   *store.Journal                    // whose connections are others than those that tell the above
 	log       *slog.Logger
 
 	withdrawn bool
@@ -34,13 +38,26 @@ func (w *withdrawal) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+			w.try(ctx)
 			w.look(time.Now())
 		}
 	}
 }
 
+// try has a journal that has nothing to write any more find out that it could.
+func (w *withdrawal) try(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, tryMax)
+	defer cancel()
+	if err := w.journal.Check(ctx); err != nil {
+		w.log.Debug("the journal has no connection", "error", err)
+	}
+}
+
 func (w *withdrawal) look(now time.Time) {
 	ok, since := w.reachable()
+	if failing := w.journal.FailingSince(); ok && !failing.IsZero() {
+		ok, since = false, failing
+	}
 	lasting := now.Sub(since)
 	switch {
 	case !ok && !w.withdrawn && lasting >= awayMax && w.othersServe():
