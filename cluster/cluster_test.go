@@ -270,9 +270,12 @@ func TestEviction_MemberTakenForDeadIsTold(t *testing.T) {
 	judged.fail(request{Do: "await end"}, cluster.ErrEvicted)
 	judged.fail(request{Do: "ready"}, cluster.ErrEvicted)
 	const evictions = "evently_cluster_evictions_total "
-	if sent, received := judge.metric(evictions+"sent"), judged.metric(evictions+"received"); sent == 0 || received == 0 {
-		t.Errorf("%d evictions sent, %d received", sent, received)
-	}
+	eventually(t, func() string { // it is counted when it is on its way
+		if sent, received := judge.metric(evictions+"sent"), judged.metric(evictions+"received"); sent == 0 || received == 0 {
+			return fmt.Sprintf("%d evictions sent, %d received", sent, received)
+		}
+		return ""
+	})
 	if n := judge.metric("evently_cluster_members_by_state blocked"); n != 1 {
 		t.Errorf("%d members blocked, want 1", n)
 	}
