@@ -215,7 +215,12 @@ func (p *program) httpConfig(
 		Accounts: store.NewAccounts(pool), Answers: store.NewAnswers(pool),
 		Health: []http.HealthCheck{
 			{Name: "database", Needed: true, Check: pool.Ping},
-			{Name: "journal", Needed: true, Check: journal.Check},
+			{Name: "journal", Needed: true, Check: func(context.Context) error {
+				if since := journal.FailingSince(); !since.IsZero() { // withdrawal tries again
+					return fmt.Errorf("no connection to write since %s", since.UTC().Format(time.RFC3339))
+				}
+				return nil
+			}},
 			{Name: "cluster", Needed: true, Check: func(context.Context) error { return node.Ready() }},
 		},
 		Info:  http.Info{Version: b.Version, Commit: b.Commit, Node: node.ID(), Capabilities: capabilities},
