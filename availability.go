@@ -4,11 +4,12 @@ import "time"
 
 // Availability is the seat counts of an event after the entry Seq.
 type Availability struct {
-	Event  EventID
-	Seq    uint64
-	AsOf   time.Time // when these counts were known to be the committed ones
-	Tiers  []TierAvailability
-	totals TierAvailability
+	Event   EventID
+	Seq     uint64
+	AsOf    time.Time // when these counts were known to be the committed ones
+	Tiers   []TierAvailability
+	Waiting int // entries of the waitlist that wait
+	totals  TierAvailability
 }
 
 // TierAvailability is the seat counts of a tier.

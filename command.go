@@ -36,7 +36,8 @@ type Cancel struct {
 	Token Token
 }
 
-// Expire ends holds that are due, at most SweepMax of them; NextDue says whether more are.
+// Expire does what is due: it ends holds, serves waiters whom free seats suffice for, and closes the waitlist when sales have ended. It
+// does at most SweepMax of each; NextDue says whether more is due.
 type Expire struct{}
 
 // Revise replaces the details of an event. Details are valid and normalized, keep every tier at its index, and are not
@@ -57,15 +58,57 @@ type CancelEvent struct{}
 // Sweep cancels live reservations of a cancelled event, at most SweepMax of them; NextDue says whether more are left.
 type Sweep struct{}
 
-// SweepMax bounds the reservations that one Expire, Sweep or CancelEvent ends.
+// JoinWaitlist asks to be served when seats are freed. Refusals, in this order: ErrKeyReused, ErrEventNotFound for a draft,
+// ErrEventNotOnSale, CodeInvalidRequest for OnlyTier when the event offers several tiers, ErrUnknownTier, ErrQuantityExceedsLimit (more
+// than one reservation may have, or than a tier has), ErrUserLimitExceeded, ErrSeatsAvailable, ErrAlreadyWaiting, ErrWaitlistFull.
+//
+// A Key that the ledger knows is answered with the first answer again, as in Book.
+type JoinWaitlist struct {
+	User      UserID
+	Key       Key // never zero
+	Items     Items
+	OnRelease OnRelease
+	Token     Token // fresh and random, never zero; becomes the waiter's, and the reservation's that serves it
+}
+
+// LeaveWaitlist ends a user's waiting, or declines the offer that the user has not confirmed. Repeating it changes nothing.
+// Refusal: ErrWaiterNotFound.
+type LeaveWaitlist struct{ User UserID }
+
+// Prioritize moves a waiter: higher priorities are served first, equal ones in the order they came. Repeating it changes
+// nothing. Refusals: ErrWaiterNotFound, ErrNotWaiting.
+type Prioritize struct {
+	Token    Token
+	Priority int // -PriorityMax to PriorityMax
+}
+
+// SetPricing replaces the pricing rule of an event and applies it at once; nil removes it and brings the base prices back. The rule is
+// valid and not modified afterwards. Refusals, in this order: ErrEventCancelled, ErrVersionStale.
+type SetPricing struct {
+	Version uint64 // that the change was made against
+	Rule    *PricingRule
+}
+
+// Reprice sets the prices that the event's pricing rule gives now. It changes nothing when there is no rule, the event is not
+// published or has begun, or no price differs. Refusal: ErrEventCancelled.
+type Reprice struct {
+	DryRun bool // only answers with the event as it would be
+}
+
+// SweepMax bounds the reservations that one Expire, Sweep or CancelEvent ends, and the waiters that it serves or closes.
 const SweepMax = 512
 
-func (*Book) command()        {}
-func (*Confirm) command()     {}
-func (*Release) command()     {}
-func (*Cancel) command()      {}
-func (*Expire) command()      {}
-func (*Revise) command()      {}
-func (*Publish) command()     {}
-func (*CancelEvent) command() {}
-func (*Sweep) command()       {}
+func (*Book) command()          {}
+func (*Confirm) command()       {}
+func (*Release) command()       {}
+func (*Cancel) command()        {}
+func (*Expire) command()        {}
+func (*Revise) command()        {}
+func (*Publish) command()       {}
+func (*CancelEvent) command()   {}
+func (*Sweep) command()         {}
+func (*JoinWaitlist) command()  {}
+func (*LeaveWaitlist) command() {}
+func (*Prioritize) command()    {}
+func (*SetPricing) command()    {}
+func (*Reprice) command()       {}

@@ -18,6 +18,7 @@ type Request struct {
 type Reply struct {
 	Reservation Reservation
 	Event       *Event
+	Waiter      *Waiter
 	Replayed    bool
 }
 

@@ -19,6 +19,12 @@ const (
 	CancelledEntry // of a hold or of a booking
 	ExpiredEntry
 	EventDeletedEntry // of a draft; its last entry, written by storage itself
+	WaitlistedEntry
+	WaiterPrioritizedEntry
+	WaiterLeftEntry   // by the waiter's own wish
+	WaiterClosedEntry // sales ended, or the event was cancelled
+	EventPricingSetEntry
+	EventRepricedEntry
 )
 
 func (k EntryKind) String() string {
@@ -41,6 +47,18 @@ func (k EntryKind) String() string {
 		return "expired"
 	case EventDeletedEntry:
 		return "event_deleted"
+	case WaitlistedEntry:
+		return "waitlisted"
+	case WaiterPrioritizedEntry:
+		return "waiter_prioritized"
+	case WaiterLeftEntry:
+		return "waiter_left"
+	case WaiterClosedEntry:
+		return "waiter_closed"
+	case EventPricingSetEntry:
+		return "event_pricing_set"
+	case EventRepricedEntry:
+		return "event_repriced"
 	}
 	return "EntryKind(" + strconv.Itoa(int(k)) + ")"
 }
@@ -54,12 +72,16 @@ type Entry struct {
 	Who       UserID    // who asked; zero: the system
 	RequestID string    // of the request that asked, or ""
 
-	// Of a reservation's entries:
+	// Of the entries of a reservation or a waiter:
 	Token     Token
-	User      UserID    // HeldEntry: whose reservation
-	Key       Key       // HeldEntry
-	Items     Items     // HeldEntry
+	User      UserID    // HeldEntry, WaitlistedEntry: whose it is
+	Key       Key       // HeldEntry, WaitlistedEntry; zero in a HeldEntry that serves a waiter
+	Items     Items     // HeldEntry; WaitlistedEntry without prices
 	ExpiresAt time.Time // HeldEntry
+	Waiter    bool      // HeldEntry: it serves the waiter of the same token, who waits no more
+	OnRelease OnRelease // WaitlistedEntry
+	Position  int       // WaitlistedEntry: at that moment, from 1 on
+	Priority  int       // WaiterPrioritizedEntry
 
 	// Of an event's entries: the event as it is from now on.
 	Event *Event

@@ -25,6 +25,12 @@ const (
 	CodeEventNotDraft          Code = "event_not_draft"
 	CodeQuantityExceedsLimit   Code = "quantity_exceeds_limit"
 	CodeUnknownTier            Code = "unknown_tier"
+	CodeUserLimitExceeded      Code = "user_limit_exceeded"
+	CodeSeatsAvailable         Code = "seats_available"
+	CodeAlreadyWaiting         Code = "already_waiting"
+	CodeNotWaiting             Code = "not_waiting"
+	CodeWaiterNotFound         Code = "waiter_not_found"
+	CodeWaitlistFull           Code = "waitlist_full"
 	CodeIdempotencyKeyReused   Code = "idempotency_key_reused"
 	CodeIdempotencyKeyRequired Code = "idempotency_key_required"
 	CodeReservationExpired     Code = "reservation_expired"
@@ -103,6 +109,12 @@ var (
 	ErrEventNotDraft        = &Error{Code: CodeEventNotDraft, Detail: "Only a draft can be deleted."}
 	ErrQuantityExceedsLimit = &Error{Code: CodeQuantityExceedsLimit, Detail: "The reservation has more seats than the event allows in one."}
 	ErrUnknownTier          = &Error{Code: CodeUnknownTier, Detail: "The event has no such tier."}
+	ErrUserLimitExceeded    = &Error{Code: CodeUserLimitExceeded, Detail: "You would have more seats than the event allows to one user."}
+	ErrSeatsAvailable       = &Error{Code: CodeSeatsAvailable, Detail: "Seats are free: book them."}
+	ErrAlreadyWaiting       = &Error{Code: CodeAlreadyWaiting, Detail: "You are on the waitlist of this event."}
+	ErrNotWaiting           = &Error{Code: CodeNotWaiting, Detail: "The waiter waits no more."}
+	ErrWaiterNotFound       = &Error{Code: CodeWaiterNotFound, Detail: "There is no such entry on the waitlist."}
+	ErrWaitlistFull         = &Error{Code: CodeWaitlistFull, Detail: "The waitlist of this event is full."}
 	ErrKeyReused            = &Error{Code: CodeIdempotencyKeyReused, Detail: "The Idempotency-Key was used with another request."}
 	ErrReservationExpired   = &Error{Code: CodeReservationExpired, Detail: "The hold has expired."}
 	ErrReservationCancelled = &Error{Code: CodeReservationCancelled, Detail: "The reservation is cancelled."}

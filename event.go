@@ -18,6 +18,7 @@ const (
 	HoldTTLDefault   = 10 * time.Minute
 	MaxPerBookingMax = 1000
 	MaxPerBookingDef = 10
+	MaxPerUserMax    = 1_000_000
 	textMax          = 200
 	descriptionMax   = 10_000
 )
@@ -61,6 +62,7 @@ type Event struct {
 	Status    EventStatus
 	Version   uint64 // of these details; counts up with each change by a person, and is the ETag
 	CreatedAt time.Time
+	Pricing   *PricingRule // nil: prices are those that the organizer set
 	EventDetails
 }
 
@@ -77,6 +79,7 @@ type EventDetails struct {
 
 	HoldTTL       time.Duration // how long a hold lives unless it is confirmed; HoldTTLMin to HoldTTLMax
 	MaxPerBooking int           // seats in one reservation, over all tiers; 1 to MaxPerBookingMax
+	MaxPerUser    int           // seats of one user that are held, booked or waited for; 0: no limit; up to MaxPerUserMax
 	Tiers         []Tier        // 1 to TiersMax; a tier keeps its index for ever
 }
 
@@ -175,6 +178,9 @@ func (d *EventDetails) Validate() error {
 	}
 	if d.MaxPerBooking < 1 || d.MaxPerBooking > MaxPerBookingMax {
 		fields.Add("max_per_booking", fmt.Sprintf("must be 1 to %d", MaxPerBookingMax))
+	}
+	if d.MaxPerUser < 0 || d.MaxPerUser > MaxPerUserMax {
+		fields.Add("max_per_user", fmt.Sprintf("must be 0 to %d; 0 is no limit", MaxPerUserMax))
 	}
 	d.validateTiers(&fields)
 	return fields.Err()

@@ -29,6 +29,7 @@ const (
 	eventPrefix       = "evt_"
 	userPrefix        = "usr_"
 	reservationPrefix = "rsv_"
+	waiterPrefix      = "wtl_"
 	idDigits          = 13 // ceil(64 / 5)
 )
 
@@ -122,14 +123,38 @@ func ParseReservationID(s string) (ReservationID, error) {
 	return ReservationID{}, fmt.Errorf("parse reservation id %.40q: not of the form %s and %d digits", s, reservationPrefix, 2*idDigits)
 }
 
+// WaiterID identifies an entry of a waitlist and carries its event. The reservation that serves a waiter has the waiter's token.
+type WaiterID ReservationID
+
+func (id WaiterID) String() string {
+	return string(appendID(appendID([]byte(waiterPrefix), uint64(id.Event)), uint64(id.Token)))
+}
+
+// ParseWaiterID is the inverse of WaiterID.String; any other text is an error.
+func ParseWaiterID(s string) (WaiterID, error) {
+	digits, found := strings.CutPrefix(s, waiterPrefix)
+	id, err := ParseReservationID(reservationPrefix + digits)
+	if !found || err != nil {
+		return WaiterID{}, fmt.Errorf("parse waiter id %.40q: not of the form %s and %d digits", s, waiterPrefix, 2*idDigits)
+	}
+	return WaiterID(id), nil
+}
+
 // Key is the digest of an idempotency key within its scope. Zero is no key.
 type Key struct{ Hi, Lo uint64 }
 
 // BookKey digests the Idempotency-Key of a user's POST /events/{id}/book: SHA-256, truncated to 128 bits.
 // The event is not part of it because every ledger holds the keys of one event.
-func BookKey(user UserID, key string) Key {
-	var buf [8 + 255]byte
+func BookKey(user UserID, key string) Key { return digestKey(user, "", key) }
+
+// WaitKey digests the Idempotency-Key of a user's POST /events/{id}/waitlist. No key of a booking gives the same digest: keys have
+// no NUL characters.
+func WaitKey(user UserID, key string) Key { return digestKey(user, "waitlist\x00", key) }
+
+func digestKey(user UserID, scope, key string) Key {
+	var buf [8 + 16 + 255]byte
 	text := binary.BigEndian.AppendUint64(buf[:0], uint64(user))
+	text = append(text, scope...)
 	sum := sha256.Sum256(append(text, key...))
 	return Key{binary.BigEndian.Uint64(sum[:8]), binary.BigEndian.Uint64(sum[8:16])}
 }

@@ -48,6 +48,7 @@ type Batch struct {
 	PrevSeq uint64 // of the entry before the first one
 	Entries []Entry
 	Tiers   []TierAvailability // after the last entry
+	Waiting int                // waiters after the last entry
 	NextDue time.Time          // after the last entry, see Ledger.NextDue
 
 	// Done is told the outcome and, when it is nil, the journal's clock at the commit.

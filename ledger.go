@@ -39,9 +39,11 @@ type Decision struct {
 	Entries []Entry
 	// Reservation answers Book, Confirm, Release and Cancel.
 	Reservation Reservation
-	// Event answers Revise, Publish and CancelEvent.
+	// Event answers Revise, Publish, CancelEvent, SetPricing and Reprice.
 	Event *Event
-	// Replayed: a Book whose key was known; Reservation is the first answer again.
+	// Waiter answers JoinWaitlist, LeaveWaitlist and Prioritize.
+	Waiter *Waiter
+	// Replayed: a Book or JoinWaitlist whose key was known; Reservation is the first answer again.
 	Replayed bool
 }
 

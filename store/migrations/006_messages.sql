@@ -1,0 +1,2 @@
+-- Mail and webhooks.
+set local lock_timeout = '3s';

@@ -1,0 +1,2 @@
+-- Retention policies.
+set local lock_timeout = '3s';
