@@ -32,7 +32,7 @@ func nodes(b *testing.B, count int, profile string) *proctest.Cluster {
 	b.Helper()
 	dir := filepath.Join(proctest.DataDir(b), "postgres") // on the disk: the directories of pgtest may be in memory
 	return proctest.Start(b, proctest.Config{
-		Nodes: count, Profile: profile, Args: []string{"--log-level=warn", "--access-ttl=12h"},
+		Nodes: count, Profile: profile, Args: quiet,
 		Postgres: proctest.StartPostgres(b, func(config *embedded.Config) { config.DataDir, config.UnsafeNoFsync = dir, false }),
 	})
 }
@@ -54,7 +54,7 @@ func placed(b *testing.B, c *proctest.Cluster, admin, event string) *proctest.Me
 	return nil
 }
 
-func address(m *proctest.Member) string { return strings.TrimPrefix(m.API, "http://") }
+func address(s *proctest.Server) string { return strings.TrimPrefix(s.API, "http://") }
 
 // BenchmarkHop books seats of one event over HTTP, in turns at the node that owns it and at the other node of two, which
 // forwards every request. Both nodes, Postgres and the clients share the machine. Run it on an idle one:
@@ -70,21 +70,13 @@ func BenchmarkHop(b *testing.B) {
 			var rates [2]float64 // at the owner, at the other node
 			for range b.N {
 				for way := range rates {
-					event := plentiful(b, c.Members[0], admin)
+					event := plentiful(b, &c.Members[0].Server, admin)
 					owner := placed(b, c, admin, event)
 					node := owner
 					if way == 1 {
 						node = c.Members[1-owner.Number]
 					}
-					load := &Load{Addr: address(node), Event: event, Tokens: tokens, Connections: connections, Duration: roundTime}
-					result, err := load.Run()
-					if err != nil || result.Failed > 0 || result.Refused > 0 {
-						b.Fatalf("%+v %v", result, err)
-					}
-					held := owner.Client(b, "").Must(b, http.StatusOK, "GET", "/events/"+event+"/availability", "", "").Seats(b).Held
-					if held != result.Booked {
-						b.Fatalf("%d held of %d acknowledged", held, result.Booked)
-					}
+					result := bookHot(b, &node.Server, &owner.Server, event, tokens, connections, roundTime)
 					rates[way] += result.PerSecond() / float64(b.N)
 				}
 			}
@@ -111,7 +103,7 @@ func BenchmarkMove(b *testing.B) {
 	made := make([]string, events)
 	each(b, clients, events, func(client *Client, event int) error {
 		var err error
-		made[event], err = publish(client, address(c.Members[event%2]), admin, 1000)
+		made[event], err = publish(client, address(&c.Members[event%2].Server), admin, 1000)
 		return err
 	}, staying...)
 	book := func(key uint64, events []string) time.Duration {
@@ -199,7 +191,7 @@ func each(b *testing.B, clients, count int, do func(client *Client, number int) 
 	var all sync.WaitGroup
 	for n := range clients {
 		all.Go(func() {
-			client, err := Dial(address(members[n%len(members)]))
+			client, err := Dial(address(&members[n%len(members)].Server))
 			if err != nil {
 				b.Error(err)
 				return
@@ -220,7 +212,7 @@ func each(b *testing.B, clients, count int, do func(client *Client, number int) 
 }
 
 // plentiful makes an event that no round of a benchmark sells out.
-func plentiful(b *testing.B, at *proctest.Member, admin string) (id string) {
+func plentiful(b *testing.B, at *proctest.Server, admin string) (id string) {
 	b.Helper()
 	client, err := Dial(address(at))
 	if err != nil {

@@ -37,6 +37,8 @@
 //     Proto.Actor ends the connection at the first one, with all that is under way on it, and so do versions before this rule.
 //     A type that is sent by itself is therefore still deployed to all nodes before the first node sends one: ignored, a
 //     request waits for its deadline.
+//   - The same happens to types that a node has and does not list: from other processes it takes those of Config.Messages, which
+//     actors.Messages gives it, and the few of this package. A type that is sent by itself must be added to one of the lists.
 //   - The hash of identities and the choice of owners never change (view_test.go holds them).
 //
 // Proto.Actor's own gossip is turned off: it would be a second failure detector that blocks members on its own.

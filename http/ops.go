@@ -82,7 +82,9 @@ type HealthCheck struct {
 
 const (
 	healthTimeout = 2 * time.Second
-	// healthTTL is how long a result is good: anyone may ask, and the dependencies are not to feel it.
+	// healthTTL is how long a result is good, from the end of the checks: anyone may ask, and the dependencies are not to feel it.
+	// Counted from their beginning, a result of checks that wait for something that hangs would be too old for those who have waited
+	// for it, and each of them would make the checks again, one after the other.
 	healthTTL = time.Second
 )
 
@@ -111,7 +113,7 @@ type health struct {
 	logger *slog.Logger
 
 	mu     sync.Mutex // held while the checks run, so that they run once for all who ask
-	at     time.Time
+	at     time.Time  // of the result
 	result healthJSON
 }
 
@@ -129,9 +131,9 @@ func (s *Server) getHealth(c *gin.Context) error {
 func (h *health) get(ctx context.Context) healthJSON {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now := h.now(); h.result.Checks == nil || now.Sub(h.at) >= healthTTL {
+	if h.result.Checks == nil || h.now().Sub(h.at) >= healthTTL {
 		h.result = h.check(ctx)
-		h.at = now
+		h.at = h.now()
 	}
 	return h.result
 }

@@ -79,6 +79,33 @@ func TestReadiness_NeedsWhatTheNodeNeeds(t *testing.T) {
 	}
 }
 
+// Who comes while the checks wait for something that hangs gets their result, and does not wait for checks of its own behind those of
+// others.
+func TestReadiness_OfChecksThatTakeLongIsShared(t *testing.T) {
+	var w *site
+	var calls atomic.Int64
+	w = newSite(t, func(c *Config) {
+		c.Health = []HealthCheck{{"database", true, func(context.Context) error {
+			calls.Add(1)
+			w.clock.add(healthTimeout)
+			return context.DeadlineExceeded
+		}}}
+	})
+	for range 5 {
+		if a := w.do(t, "GET", "/readyz", ""); a.status != http.StatusServiceUnavailable {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	if calls.Load() != 1 {
+		t.Errorf("%d rounds of checks, want 1", calls.Load())
+	}
+	w.clock.add(healthTTL)
+	w.do(t, "GET", "/readyz", "")
+	if calls.Load() != 2 {
+		t.Errorf("%d rounds of checks after the result was too old, want 2", calls.Load())
+	}
+}
+
 func TestHealth_WithoutChecks(t *testing.T) {
 	w := newSite(t, nil)
 	if a := w.do(t, "GET", "/health", ""); a.status != http.StatusOK || string(a.body) != `{"status":"ok","checks":[]}` {

@@ -13,14 +13,11 @@ import (
 func TestJournal_KnowsWhetherItGetsConnections(t *testing.T) {
 	b := newBench(t, JournalConfig{Writers: 1})
 	o := b.acquire(b.event(5))
-	for _, sql := range []string{
-		"create role crowded login connection limit 0",
-		"grant select, insert, update on all tables in schema public to crowded",
-	} {
-		if _, err := b.pool.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
+	url := b.pool.Config().ConnString()
+	execAt(t, url, "create role crowded login connection limit 0")
+	defer execAt(t, url, "drop role crowded")
+	execAt(t, url, "grant select, insert, update on all tables in schema public to crowded")
+	defer execAt(t, url, "drop owned by crowded")
 	b.journal.writers[0].connect.User = "crowded"
 	if err := b.journal.Check(t.Context()); err != nil || !b.journal.FailingSince().IsZero() {
 		t.Errorf("nothing was to be written yet: %v, failing since %v", err, b.journal.FailingSince())

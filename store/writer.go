@@ -25,6 +25,7 @@ type writer struct {
 	stopped chan struct{}
 
 	conn    *pgconn.PgConn
+	lost    error       // why there is no connection
 	unsure  atomic.Bool // the server warned that a commit may not be replicated
 	args    *appendArgs
 	params  [][]byte
@@ -65,7 +66,8 @@ func (w *writer) run() {
 	defer w.disconnect()
 	var group, writes, reads []*evently.Batch
 	for batch := range w.queue {
-		group = w.gather(append(group[:0], batch))
+		w.ensureConnected()
+		group = w.gather(append(group[:0], batch)) // what came while it connected, too: nobody waits for two attempts
 		writes, reads = writes[:0], reads[:0]
 		for _, batch := range group {
 			if len(batch.Entries) > 0 {
@@ -186,15 +188,16 @@ func (w *writer) finish(batches []*evently.Batch, result written) {
 	}
 }
 
-// exec runs a prepared statement, which is a transaction of its own, and sorts its failure by what may have happened.
+// exec runs a prepared statement, which is a transaction of its own, and sorts its failure by what may have happened. It does not
+// connect: what follows on a connection that broke would wait as long again while Postgres is away.
 func (w *writer) exec(statement string, params [][]byte) written {
-	if err := w.ensureConnected(); err != nil {
-		return written{err: fmt.Errorf("%w: %w", evently.ErrNotWritten, failed(err, "connect"))}
+	if w.conn == nil {
+		return written{err: fmt.Errorf("%w: %w", evently.ErrNotWritten, w.lost)}
 	}
 	w.unsure.Store(false)
 	// A deadline of the socket and no context: a context would make pgx send a cancel request, which can arrive at any time.
 	if err := w.conn.Conn().SetDeadline(time.Now().Add(w.config.Timeout)); err != nil {
-		w.disconnect()
+		w.lose(err)
 		return written{err: fmt.Errorf("%w: set deadline: %w", evently.ErrNotWritten, err)}
 	}
 	result := written{tenures: make(map[tenureKey]bool)}
@@ -225,22 +228,30 @@ func (w *writer) failure(err error) written {
 		}
 		return written{err: fmt.Errorf("%w: %w", evently.ErrNotWritten, err)}
 	case pgconn.SafeToRetry(err):
-		w.disconnect()
+		w.lose(err)
 		return written{err: fmt.Errorf("%w: %w", evently.ErrNotWritten, err)}
 	}
 	// A broken connection, or a FATAL that may have come after the commit.
-	w.disconnect()
+	w.lose(err)
 	return written{err: fmt.Errorf("%w: %w", evently.ErrOutcomeUnknown, err)}
 }
 
-func (w *writer) ensureConnected() error {
+func (w *writer) ensureConnected() {
 	if w.conn != nil && !w.conn.IsClosed() {
-		return nil
+		return
 	}
 	w.disconnect()
 	err := w.reconnect()
 	w.reach.note(err)
-	return err
+	if err != nil {
+		w.lost = failed(err, "connect")
+	}
+}
+
+// lose gives up a connection that is of no use any more.
+func (w *writer) lose(reason error) {
+	w.lost = fmt.Errorf("the connection has just broken: %w", reason)
+	w.disconnect()
 }
 
 func (w *writer) reconnect() error {

@@ -5,6 +5,8 @@
 //   - A node ignores a message of a type it does not have, so that the sender waits in vain (see package cluster; versions before
 //     that rule close the whole connection, with all that is under way on it). Types that are sent by themselves, not inside of
 //     another, are therefore deployed to all nodes before the first node sends one. Request and Response are the only ones today.
+//   - Of the types that it has, a node takes only those from other processes that actors.Messages lists. A type that is sent by
+//     itself must be added there, or it is ignored like an unknown one.
 //   - Fields that a node does not know are ignored. A new field must be one that may be ignored; its number and type never
 //     change, and numbers of removed fields are reserved.
 //   - A command that the owner does not know is answered with the error "unavailable", which tells clients to come again. An

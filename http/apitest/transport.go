@@ -51,15 +51,18 @@ func fetch(ctx context.Context, base http.RoundTripper, url string) (*Contract, 
 type Transport struct {
 	T        testing.TB
 	Contract *Contract
-	Base     http.RoundTripper // nil: http.DefaultTransport
+	Base     http.RoundTripper // nil: one that uses no proxy and keeps no connections
 }
+
+// direct is not http.DefaultTransport, which would go by the proxies of the environment.
+var direct = &http.Transport{DisableKeepAlives: true}
 
 // RoundTrip sends the request whatever is found wrong with it, so that one run shows all that is.
 func (tr *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	tr.T.Helper()
 	base := tr.Base
 	if base == nil {
-		base = http.DefaultTransport
+		base = direct
 	}
 	if request.Method == http.MethodOptions {
 		return base.RoundTrip(request)
