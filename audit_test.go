@@ -1,6 +1,9 @@
 package evently
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+)
 
 // auditParts returns an error when the parts of a ledger disagree with each other.
 func (l *Ledger) auditParts() error {
@@ -59,6 +62,86 @@ func (l *Ledger) auditParts() error {
 		if before, after := l.ended.at(i-1), l.ended.at(i); before.seq >= after.seq || before.at > after.at {
 			return fmt.Errorf("endings: %v stands before %v", *before, *after)
 		}
+	}
+	if err := l.auditWaiters(); err != nil {
+		return err
+	}
+	return l.auditUserSeats()
+}
+
+func (l *Ledger) auditWaiters() error {
+	s := &l.waiters
+	queued, ahead, late, keyed := 0, 0, 0, 0
+	wanted := make([]int, len(l.tiers))
+	for demand, queue := range s.queues {
+		if queue.demand != demand || queue.line.Len() == 0 {
+			return fmt.Errorf("queue %v: stands at %v with %d waiters", queue.demand, demand, queue.line.Len())
+		}
+		for i, w := range queue.line.waiters {
+			if w.queue != queue || w.place != i || w.Status != Waiting || newDemand(&w.Items) != demand || s.byToken[w.ID.Token] != w ||
+				i > 0 && !queue.line.waiters[(i-1)/2].precedes(w) {
+				return fmt.Errorf("queue %v: %+v at place %d", demand, w, i)
+			}
+			queued++
+			if w.Priority >= 0 {
+				ahead++
+			}
+			for item := range w.Items.All() {
+				wanted[item.Tier] += item.Quantity
+			}
+		}
+	}
+	for i := range l.tiers {
+		if l.tiers[i].waiting != wanted[i] {
+			return fmt.Errorf("tier %s: %d seats are waited for, counted %d", TierID(i), wanted[i], l.tiers[i].waiting)
+		}
+	}
+	for token, w := range s.byToken {
+		last := s.byUser[w.User]
+		if w.ID.Token != token || last == nil || last.JoinedSeq < w.JoinedSeq || (w.Status == Waiting) != (w.queue != nil) {
+			return fmt.Errorf("waiter %d: is %+v, the last of its user is %+v", token, w, last)
+		}
+		if w.key != (Key{}) {
+			keyed++
+			if s.byKey[w.key] != w {
+				return fmt.Errorf("waiter %d: its key leads to %+v", token, s.byKey[w.key])
+			}
+		}
+		if w.late {
+			late++
+		}
+	}
+	for user, w := range s.byUser {
+		if w.User != user || s.byToken[w.ID.Token] != w {
+			return fmt.Errorf("user %d: leads to %+v", user, w)
+		}
+	}
+	if s.count != queued || s.ahead != ahead || len(s.byKey) != keyed || queued+late+len(s.ended) != len(s.byToken) {
+		return fmt.Errorf("%d wait, %d ahead, %d have keys, %d late: counted %d and %d, %d by key, %d ended, %d in all", queued, ahead, keyed,
+			late, s.count, s.ahead, len(s.byKey), len(s.ended), len(s.byToken))
+	}
+	return nil
+}
+
+func (l *Ledger) auditUserSeats() error {
+	if (l.userSeats != nil) != (l.event.MaxPerUser > 0) {
+		return fmt.Errorf("seats of users are counted: %v, with a limit of %d", l.userSeats != nil, l.event.MaxPerUser)
+	}
+	if l.userSeats == nil {
+		return nil
+	}
+	seats := map[UserID]int{}
+	for slot := range l.records.liveFrom(0) {
+		items := l.records.items(slot)
+		seats[l.records.at(slot).user] += items.Quantity()
+	}
+	for _, w := range l.waiters.byToken {
+		if w.Status == Waiting {
+			seats[w.User] += w.Items.Quantity()
+		}
+	}
+	if !maps.Equal(seats, l.userSeats) {
+		return fmt.Errorf("seats of users: %v, counted %v", seats, l.userSeats)
 	}
 	return nil
 }

@@ -4,7 +4,8 @@ package evently
 type Command interface{ command() }
 
 // Book asks for a hold on seats, all items or none. Refusals, in this order: ErrKeyReused, ErrEventNotFound for a draft, ErrEventNotOnSale,
-// CodeInvalidRequest for OnlyTier when the event offers several tiers, ErrUnknownTier, ErrQuantityExceedsLimit, ErrSoldOut.
+// CodeInvalidRequest for OnlyTier when the event offers several tiers, ErrUnknownTier, ErrQuantityExceedsLimit, ErrUserLimitExceeded,
+// ErrSoldOut. Whoever waits for free seats is served first: as long as something is due, a Book is not to be decided.
 //
 // A Key that the ledger knows is answered with the first answer again. Whether the request is the same one is
 // decided by the seats it asks for, which is all that the body of a booking says.
@@ -71,8 +72,8 @@ type JoinWaitlist struct {
 	Token     Token // fresh and random, never zero; becomes the waiter's, and the reservation's that serves it
 }
 
-// LeaveWaitlist ends a user's waiting, or declines the offer that the user has not confirmed. Repeating it changes nothing.
-// Refusal: ErrWaiterNotFound.
+// LeaveWaitlist ends a user's waiting, or declines the offer that the user has not confirmed, whose seats pass on at once. A booking stays.
+// Repeating it changes nothing. Refusal: ErrWaiterNotFound.
 type LeaveWaitlist struct{ User UserID }
 
 // Prioritize moves a waiter: higher priorities are served first, equal ones in the order they came. Repeating it changes
@@ -82,17 +83,18 @@ type Prioritize struct {
 	Priority int // -PriorityMax to PriorityMax
 }
 
-// SetPricing replaces the pricing rule of an event and applies it at once; nil removes it and brings the base prices back. The rule is
-// valid and not modified afterwards. Refusals, in this order: ErrEventCancelled, ErrVersionStale.
+// SetPricing replaces the pricing rule of an event and applies it at once, whatever the event's stage; nil removes it and brings the base
+// prices back. The rule is valid and not modified afterwards. Refusals, in this order: ErrEventCancelled, ErrVersionStale.
 type SetPricing struct {
 	Version uint64 // that the change was made against
 	Rule    *PricingRule
+	DryRun  bool // only answers with the event as it would be, at its version of now
 }
 
 // Reprice sets the prices that the event's pricing rule gives now. It changes nothing when there is no rule, the event is not
 // published or has begun, or no price differs. Refusal: ErrEventCancelled.
 type Reprice struct {
-	DryRun bool // only answers with the event as it would be
+	DryRun bool // only answers with the event as it would be, at its version of now
 }
 
 // SweepMax bounds the reservations that one Expire, Sweep or CancelEvent ends, and the waiters that it serves or closes.

@@ -47,6 +47,9 @@ type Catalogue interface {
 	State(ctx context.Context, id EventID) (*State, error)
 	// States lists events. next is nil at the end.
 	States(ctx context.Context, filter EventFilter, page Page) (states []*State, next *Cursor, err error)
+	// PricedEvents lists up to limit published events that have a pricing rule and have not begun, in an order of its own: those
+	// that come behind after, or from the beginning when after is zero. Fewer than limit: there are no more.
+	PricedEvents(ctx context.Context, after EventID, limit int) ([]EventID, error)
 }
 
 // EventSort is an order of events.

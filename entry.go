@@ -69,8 +69,8 @@ type Entry struct {
 	Kind      EntryKind
 	Seq       uint64
 	At        time.Time // whole milliseconds, UTC; never earlier than the entry before
-	Who       UserID    // who asked; zero: the system
-	RequestID string    // of the request that asked, or ""
+	Who       UserID    // who asked; zero: the system, which also serves the waiters whom a request frees seats for
+	RequestID string    // of the request that asked, or that freed the seats, or ""
 
 	// Of the entries of a reservation or a waiter:
 	Token     Token

@@ -16,6 +16,8 @@ const (
 	CodeInvalidCredentials     Code = "invalid_credentials"
 	CodeForbidden              Code = "forbidden"
 	CodeEmailUnverified        Code = "email_unverified"
+	CodeInvalidCode            Code = "invalid_code"
+	CodeLastAdmin              Code = "last_admin"
 	CodeNotFound               Code = "not_found"
 	CodeEventNotFound          Code = "event_not_found"
 	CodeReservationNotFound    Code = "reservation_not_found"
@@ -31,6 +33,8 @@ const (
 	CodeNotWaiting             Code = "not_waiting"
 	CodeWaiterNotFound         Code = "waiter_not_found"
 	CodeWaitlistFull           Code = "waitlist_full"
+	CodeWebhookLimitReached    Code = "webhook_limit_reached"
+	CodeWebhookDisabled        Code = "webhook_disabled"
 	CodeIdempotencyKeyReused   Code = "idempotency_key_reused"
 	CodeIdempotencyKeyRequired Code = "idempotency_key_required"
 	CodeReservationExpired     Code = "reservation_expired"
@@ -123,6 +127,9 @@ var (
 	ErrInvalidCredentials   = &Error{Code: CodeInvalidCredentials, Detail: "The e-mail address or the password is wrong."}
 	ErrUnauthenticated      = &Error{Code: CodeUnauthenticated, Detail: "A valid access token is needed."}
 	ErrForbidden            = &Error{Code: CodeForbidden, Detail: "Your role does not allow this."}
+	ErrEmailUnverified      = &Error{Code: CodeEmailUnverified, Detail: "Verify your e-mail address first: POST /verify."}
+	ErrInvalidCode          = &Error{Code: CodeInvalidCode, Detail: "The code is wrong, used, expired, or tried too often; ask for a new one."}
+	ErrLastAdmin            = &Error{Code: CodeLastAdmin, Detail: "There must be another administrator first."}
 
 	// ErrOverloaded: a bounded queue was full; nothing was done.
 	ErrOverloaded = &Error{Code: CodeOverloaded, Detail: "Too many requests are waiting; try again.", RetryAfter: time.Second}

@@ -21,7 +21,7 @@ func TestEventDetails_ValidateNamesEveryFieldThatIsWrong(t *testing.T) {
 		"sound": {func(*EventDetails) {}, nil},
 		"all at their limits": {func(d *EventDetails) {
 			d.Name, d.Description, d.City = strings.Repeat("ü", 200), strings.Repeat("ü", 10_000), strings.Repeat("ü", 200)
-			d.HoldTTL, d.MaxPerBooking, d.Tiers = HoldTTLMax, MaxPerBookingMax, many(TiersMax)
+			d.HoldTTL, d.MaxPerBooking, d.MaxPerUser, d.Tiers = HoldTTLMax, MaxPerBookingMax, MaxPerUserMax, many(TiersMax)
 			d.Tiers[0].Name, d.Tiers[0].Capacity = strings.Repeat("ü", 200), CapacityMax-TiersMax+1
 			d.Tiers[0].BasePriceMinor, d.Tiers[0].PriceMinor = PriceMinorMax, PriceMinorMax
 			d.SalesStartAt, d.StartsAt, d.EndsAt, d.Timezone = time.Time{}, year(2000), year(9999), "UTC"
@@ -71,8 +71,10 @@ func TestEventDetails_ValidateNamesEveryFieldThatIsWrong(t *testing.T) {
 			func(d *EventDetails) { d.HoldTTL = HoldTTLMax + time.Second },
 			[]string{"hold_ttl_seconds"},
 		},
-		"a hold of a broken second": {func(d *EventDetails) { d.HoldTTL = 1500 * ms }, []string{"hold_ttl_seconds"}},
-		"no seat in a booking":      {func(d *EventDetails) { d.MaxPerBooking = 0 }, []string{"max_per_booking"}},
+		"a hold of a broken second":    {func(d *EventDetails) { d.HoldTTL = 1500 * ms }, []string{"hold_ttl_seconds"}},
+		"a limit of a user below none": {func(d *EventDetails) { d.MaxPerUser = -1 }, []string{"max_per_user"}},
+		"a great limit of a user":      {func(d *EventDetails) { d.MaxPerUser = MaxPerUserMax + 1 }, []string{"max_per_user"}},
+		"no seat in a booking":         {func(d *EventDetails) { d.MaxPerBooking = 0 }, []string{"max_per_booking"}},
 		"too many seats in a booking": {
 			func(d *EventDetails) { d.MaxPerBooking = MaxPerBookingMax + 1 },
 			[]string{"max_per_booking"},

@@ -19,6 +19,7 @@ func TestID_TextForm(t *testing.T) {
 		"evt_fzzzzzzzzzzzz":              EventID(math.MaxUint64),
 		"evt_8000000000000":              EventID(1 << 63),
 		"rsv_0000000000001fzzzzzzzzzzzz": ReservationID{1, math.MaxUint64},
+		"wtl_0000000000001fzzzzzzzzzzzz": WaiterID{1, math.MaxUint64},
 	} {
 		if got := id.String(); got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -39,6 +40,9 @@ func TestID_RoundTrip(t *testing.T) {
 		id := ReservationID{EventID(a), Token(b)}
 		if got, err := ParseReservationID(id.String()); err != nil || got != id {
 			t.Fatalf("got %v, %v, want %v", got, err, id)
+		}
+		if got, err := ParseWaiterID(WaiterID(id).String()); err != nil || got != WaiterID(id) {
+			t.Fatalf("got %v, %v, want %v", got, err, WaiterID(id))
 		}
 		if got := string(id.AppendText([]byte("x"))); got != "x"+id.String() {
 			t.Fatalf("got %q", got)
@@ -73,6 +77,10 @@ func TestID_OnlyTheCanonicalFormParses(t *testing.T) {
 		if id, err := ParseReservationID(s); err == nil {
 			t.Errorf("%q: parses as %v", s, id)
 		}
+		waiter := strings.Replace(s, "rsv_", "wtl_", 1)
+		if id, err := ParseWaiterID(waiter); err == nil {
+			t.Errorf("%q: parses as %v", waiter, id)
+		}
 	}
 }
 
@@ -89,6 +97,9 @@ func FuzzParseID(f *testing.F) {
 		}
 		if id, err := ParseReservationID(s); err == nil && (id.Event == 0 || id.Token == 0 || id.String() != s) {
 			t.Errorf("reservation id %q parses as %v", s, id)
+		}
+		if id, err := ParseWaiterID(s); err == nil && (id.Event == 0 || id.Token == 0 || id.String() != s) {
+			t.Errorf("waiter id %q parses as %v", s, id)
 		}
 		if i, err := ParseTierID(s); err == nil && (i < 0 || i >= TiersMax || TierID(i) != s) {
 			t.Errorf("tier id %q parses as %d", s, i)
@@ -127,13 +138,21 @@ func TestBookKey_IsTheDigestOfUserAndKey(t *testing.T) {
 				t.Fatalf("%s and %s have one digest", name, other)
 			}
 			seen[key] = name
+			if other, found := seen[WaitKey(user, fmt.Sprint("key ", n))]; found {
+				t.Fatalf("%s has the digest of the booking %s when it waits", name, other)
+			}
 		}
+	}
+	sum := sha256.Sum256([]byte("\x01\x02\x03\x04\x05\x06\x07\x08waitlist\x00a"))
+	want := Key{binary.BigEndian.Uint64(sum[:]), binary.BigEndian.Uint64(sum[8:])}
+	if got := WaitKey(0x0102030405060708, "a"); got != want {
+		t.Errorf("got %x, want %x", got, want)
 	}
 }
 
 func TestBookKey_AllocatesNothing(t *testing.T) {
 	key := strings.Repeat("k", 255)
-	if allocs := testing.AllocsPerRun(100, func() { BookKey(1, key) }); allocs > 0 {
+	if allocs := testing.AllocsPerRun(100, func() { BookKey(1, key); WaitKey(1, key) }); allocs > 0 {
 		t.Fatalf("got %v allocations", allocs)
 	}
 }

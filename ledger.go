@@ -2,7 +2,6 @@ package evently
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -29,21 +28,24 @@ type Ledger struct {
 	ended   endings
 	live    int
 	swept   uint32 // of a cancelled event: no slot below is live
+
+	waiters   waiters
+	userSeats map[UserID]int // held, booked and waited for; nil: the event has no limit for a user
 }
 
-type tierCount struct{ capacity, available, held, booked int }
+type tierCount struct{ capacity, available, held, booked, waiting int }
 
 // Decision is what Decide found.
 type Decision struct {
 	// Entries record the change, to be posted in order; none: nothing changes. The slice is reused by the next Decide.
 	Entries []Entry
-	// Reservation answers Book, Confirm, Release and Cancel.
+	// Reservation answers Book, Confirm, Release and Cancel, and LeaveWaitlist when the waiter was served.
 	Reservation Reservation
 	// Event answers Revise, Publish, CancelEvent, SetPricing and Reprice.
 	Event *Event
 	// Waiter answers JoinWaitlist, LeaveWaitlist and Prioritize.
 	Waiter *Waiter
-	// Replayed: a Book or JoinWaitlist whose key was known; Reservation is the first answer again.
+	// Replayed: a Book or JoinWaitlist whose key was known; Reservation or Waiter is the first answer again.
 	Replayed bool
 }
 
@@ -52,6 +54,7 @@ type Decision struct {
 func NewLedger(event *Event, seq uint64, at time.Time, seed uint64) *Ledger {
 	l := &Ledger{event: event, seq: seq, at: at.UnixMilli(), records: newRecords(seed)}
 	l.resizeTiers()
+	l.countUserSeats()
 	return l
 }
 
@@ -106,6 +109,12 @@ func (l *Ledger) Decide(cmd Command, at time.Time, d *Decision) error {
 	case *Expire:
 		l.decideExpire(now, d)
 		return nil
+	case *JoinWaitlist:
+		return l.decideJoin(cmd, now, d)
+	case *LeaveWaitlist:
+		return l.decideLeave(cmd, now, d)
+	case *Prioritize:
+		return l.decidePrioritize(cmd, now, d)
 	case *Revise:
 		return l.decideRevise(cmd, now, d)
 	case *Publish:
@@ -116,6 +125,10 @@ func (l *Ledger) Decide(cmd Command, at time.Time, d *Decision) error {
 	case *Sweep:
 		l.decideSweep(now, d)
 		return nil
+	case *SetPricing:
+		return l.decideSetPricing(cmd, now, d)
+	case *Reprice:
+		return l.decideReprice(cmd, now, d)
 	}
 	panic(fmt.Sprintf("ledger: unknown command %T", cmd))
 }
@@ -131,16 +144,17 @@ func (l *Ledger) decideBook(cmd *Book, now int64, d *Decision) error {
 		d.Replayed = first.token != cmd.Token // the same token: the same request on its way once more
 		return nil
 	}
-	switch {
-	case l.event.Status == EventDraft:
-		return ErrEventNotFound // nobody is to know of a draft
-	case !l.event.OnSale(time.UnixMilli(now)):
-		return ErrEventNotOnSale
-	}
-	items, err := l.price(&cmd.Items)
-	if err != nil {
+	items := cmd.Items
+	if err := l.admit(&items, now); err != nil {
 		return err
 	}
+	if err := l.withinUserLimit(&items, cmd.User); err != nil {
+		return err
+	}
+	if err := l.available(&items); err != nil {
+		return err
+	}
+	items = items.priced(l.event.Tiers)
 	entry := l.entry(HeldEntry, now, d)
 	entry.Token, entry.User, entry.Key, entry.Items = cmd.Token, cmd.User, cmd.Key, items
 	entry.ExpiresAt = entry.At.Add(l.event.HoldTTL)
@@ -151,44 +165,46 @@ func (l *Ledger) decideBook(cmd *Book, now int64, d *Decision) error {
 	return nil
 }
 
-// price checks that every item can be had and returns the items at the prices of now.
-func (l *Ledger) price(asked *Items) (Items, error) {
-	priced := *asked
-	if priced.first.Tier == OnlyTier {
+// admit puts the event's only tier in the place of OnlyTier and checks what anybody may ask for, whatever is free.
+func (l *Ledger) admit(items *Items, now int64) error {
+	switch {
+	case l.event.Status == EventDraft:
+		return ErrEventNotFound // nobody is to know of a draft
+	case !l.event.OnSale(time.UnixMilli(now)):
+		return ErrEventNotOnSale
+	}
+	if items.first.Tier == OnlyTier {
 		tier, sole := SoleTier(l.event.Tiers)
 		if !sole {
-			return Items{}, FieldErrors{{"items", "is required instead of quantity: the event has more than one tier"}}.Err()
+			return FieldErrors{{"items", "is required instead of quantity: the event has more than one tier"}}.Err()
 		}
-		priced.first.Tier = tier
+		items.first.Tier = tier
 	}
-	for i := range priced.Len() {
-		item := priced.At(i)
+	for i := range items.Len() {
+		item := items.At(i)
 		if item.Tier >= len(l.tiers) || l.event.Tiers[item.Tier].Retired {
-			return Items{}, ErrUnknownTier
+			return ErrUnknownTier
 		}
 	}
-	if priced.Quantity() > l.event.MaxPerBooking {
-		return Items{}, ErrQuantityExceedsLimit
+	if items.Quantity() > l.event.MaxPerBooking {
+		return ErrQuantityExceedsLimit
 	}
-	for i := range priced.Len() {
-		item := priced.At(i)
+	return nil
+}
+
+// available returns ErrSoldOut, with the free seats of the tier that ran out, unless all items can be had.
+func (l *Ledger) available(items *Items) error {
+	for i := range items.Len() {
+		item := items.At(i)
 		switch available := l.tiers[item.Tier].available; {
 		case item.Quantity <= available:
 		case available == 0:
-			return Items{}, ErrSoldOut
+			return ErrSoldOut
 		default:
-			return Items{}, &Error{Code: CodeSoldOut, Detail: ErrSoldOut.Detail, Available: available}
+			return &Error{Code: CodeSoldOut, Detail: ErrSoldOut.Detail, Available: available}
 		}
 	}
-	priced.first.UnitPriceMinor = l.event.Tiers[priced.first.Tier].PriceMinor
-	if len(asked.rest) > 0 {
-		priced.rest = make([]Item, len(asked.rest))
-		for i, item := range asked.rest {
-			item.UnitPriceMinor = l.event.Tiers[item.Tier].PriceMinor
-			priced.rest[i] = item
-		}
-	}
-	return priced, nil
+	return nil
 }
 
 func (l *Ledger) decideConfirm(cmd *Confirm, now int64, d *Decision) error {
@@ -248,95 +264,17 @@ func (l *Ledger) decideEnd(token Token, now int64, d *Decision) {
 	entry := l.entry(CancelledEntry, now, d)
 	entry.Token = token
 	d.Reservation.Status, d.Reservation.EndedAt, d.Reservation.Seq = Cancelled, entry.At, entry.Seq
+	l.serve(now, d)
 }
 
 func (l *Ledger) decideExpire(now int64, d *Decision) {
 	for slot := range l.due.until(now, SweepMax) {
 		l.entry(ExpiredEntry, now, d).Token = l.records.at(slot).token
 	}
-}
-
-func (l *Ledger) decideRevise(cmd *Revise, now int64, d *Decision) error {
-	switch {
-	case l.event.Status == EventCancelled:
-		return ErrEventCancelled
-	case cmd.Version != l.event.Version:
-		return ErrVersionStale
-	}
-	if len(cmd.Details.Tiers) < len(l.tiers) {
-		panic(fmt.Sprintf("ledger: revision of %s to %d tiers of %d", l.event.ID, len(cmd.Details.Tiers), len(l.tiers)))
-	}
-	var fields FieldErrors
-	if cmd.Details.Currency != l.event.Currency {
-		fields.Add("currency", "cannot change: reservations are priced in it")
-		return fields.Err()
-	}
-	for i, count := range l.tiers {
-		if sold := count.held + count.booked; cmd.Details.Tiers[i].Capacity < sold {
-			fields.Add(fmt.Sprintf("tiers[%d].capacity", i), fmt.Sprintf("is below the %d seats held or booked", sold))
-		}
-	}
-	if len(fields) > 0 {
-		return &Error{Code: CodeCapacityBelowSold, Detail: "The capacity is below the seats held or booked.", Fields: fields}
-	}
-	event := *l.event
-	event.EventDetails = cmd.Details
-	event.Tiers = slices.Clone(cmd.Details.Tiers)
-	for i, before := range l.event.Tiers {
-		if tier := &event.Tiers[i]; tier.BasePriceMinor == before.BasePriceMinor {
-			tier.PriceMinor = before.PriceMinor
-		}
-	}
-	l.decideEvent(EventRevisedEntry, &event, now, d)
-	return nil
-}
-
-func (l *Ledger) decidePublish(now int64, d *Decision) error {
-	switch l.event.Status {
-	case EventCancelled:
-		return ErrEventCancelled
-	case EventPublished:
-		d.Event = l.event
-		return nil
-	case EventDraft:
-	}
-	event := *l.event
-	event.Status = EventPublished
-	l.decideEvent(EventPublishedEntry, &event, now, d)
-	return nil
-}
-
-func (l *Ledger) decideCancelEvent(now int64, d *Decision) {
-	if l.event.Status == EventCancelled {
-		d.Event = l.event
-		return
-	}
-	event := *l.event
-	event.Status = EventCancelled
-	l.decideEvent(EventCancelledEntry, &event, now, d)
-	l.cancelLive(now, d)
-}
-
-func (l *Ledger) decideEvent(kind EntryKind, event *Event, now int64, d *Decision) {
-	event.Version++
-	l.entry(kind, now, d).Event = event
-	d.Event = event
-}
-
-func (l *Ledger) decideSweep(now int64, d *Decision) {
-	if l.event.Status == EventCancelled {
-		l.cancelLive(now, d)
-	}
-}
-
-func (l *Ledger) cancelLive(now int64, d *Decision) {
-	left := min(l.live, SweepMax)
-	for slot := range l.records.liveFrom(l.swept) {
-		if left == 0 {
-			return
-		}
-		l.entry(CancelledEntry, now, d).Token = l.records.at(slot).token
-		left--
+	if l.event.Status == EventCancelled || now >= l.event.SalesEnd().UnixMilli() {
+		l.closeWaitlist(now, d)
+	} else {
+		l.serve(now, d)
 	}
 }
 
@@ -366,6 +304,9 @@ func (l *Ledger) Post(e *Entry) {
 		if _, found := l.records.find(e.Token); found || e.Token == 0 {
 			panic(fmt.Sprintf("ledger: event %s: entry %d holds token %d twice, or none", l.event.ID, e.Seq, e.Token))
 		}
+		if e.Waiter {
+			l.served(e)
+		}
 		l.hold(e.Token, e.User, e.Key, e.Items, e.At.UnixMilli(), e.ExpiresAt.UnixMilli(), e.Seq)
 	case ConfirmedEntry:
 		l.confirm(l.mustFind(e), e.At.UnixMilli(), e.Seq)
@@ -373,13 +314,25 @@ func (l *Ledger) Post(e *Entry) {
 		l.end(l.mustFind(e), Cancelled, e.At.UnixMilli(), e.Seq)
 	case ExpiredEntry:
 		l.end(l.mustFind(e), Expired, e.At.UnixMilli(), e.Seq)
-	case EventCreatedEntry, EventRevisedEntry, EventPublishedEntry, EventCancelledEntry:
+	case WaitlistedEntry:
+		l.joins(e)
+	case WaiterPrioritizedEntry:
+		l.prioritize(e)
+	case WaiterLeftEntry:
+		l.endWaiter(e, Left)
+	case WaiterClosedEntry:
+		l.endWaiter(e, Closed)
+	case EventCreatedEntry, EventRevisedEntry, EventPublishedEntry, EventCancelledEntry, EventPricingSetEntry, EventRepricedEntry:
 		l.event = e.Event
 		l.resizeTiers()
+		l.countUserSeats()
 	default:
 		panic(fmt.Sprintf("ledger: event %s: entry %d of unknown kind %d", l.event.ID, e.Seq, e.Kind))
 	}
 	l.ended.forget(&l.records, l.at-KeyRetention.Milliseconds())
+	if len(l.waiters.ended) > 0 {
+		l.forgetWaiters(l.at - KeyRetention.Milliseconds())
+	}
 }
 
 func (l *Ledger) mustFind(e *Entry) uint32 {
@@ -400,6 +353,8 @@ func (l *Ledger) hold(token Token, user UserID, key Key, items Items, createdAt,
 	slot := l.records.add(token, user, key, &items, createdAt, expiresAt, seq)
 	l.due.push(&l.records, slot, expiresAt)
 	l.live++
+	l.waiters.lessFit()
+	l.addUserSeats(user, &items, 1)
 	return slot
 }
 
@@ -417,6 +372,7 @@ func (l *Ledger) confirm(slot uint32, at int64, seq uint64) {
 		tier.held -= item.Quantity
 		tier.booked += item.Quantity
 	}
+	l.waiters.settled(record.token)
 }
 
 func (l *Ledger) end(slot uint32, status ReservationStatus, at int64, seq uint64) {
@@ -437,10 +393,13 @@ func (l *Ledger) end(slot uint32, status ReservationStatus, at int64, seq uint64
 	}
 	if record.status == Held {
 		l.due.remove(&l.records, slot)
+		l.waiters.settled(record.token)
 	}
 	record.status = status
 	l.ended.add(record, slot, at, seq)
 	l.live--
+	l.waiters.fit = fitUnknown
+	l.addUserSeats(record.user, &items, -1)
 	if l.event.Status == EventCancelled {
 		for l.swept < l.records.used && !l.records.live(l.swept) {
 			l.swept++
@@ -457,6 +416,7 @@ func (l *Ledger) resizeTiers() {
 		tier.available += l.event.Tiers[i].Capacity - tier.capacity
 		tier.capacity = l.event.Tiers[i].Capacity
 	}
+	l.waiters.fit = fitUnknown
 }
 
 // fill sets r to a reservation as it is.
@@ -503,30 +463,45 @@ func (l *Ledger) Live() int { return l.live }
 
 // NextDue is the moment from which Expire, or Sweep on a cancelled event, has something to do; zero: never.
 func (l *Ledger) NextDue() time.Time {
-	if l.event.Status == EventCancelled && l.live > 0 {
+	if l.event.Status == EventCancelled && (l.live > 0 || l.waiters.count > 0) {
 		return time.UnixMilli(l.at).UTC()
 	}
-	if expiresAt, found := l.due.first(); found {
-		return time.UnixMilli(expiresAt).UTC()
+	next, found := l.due.first()
+	if l.waiters.count > 0 {
+		if due := l.waitersDue(); !found || due < next {
+			next, found = due, true
+		}
 	}
-	return time.Time{}
+	if !found {
+		return time.Time{}
+	}
+	return time.UnixMilli(next).UTC()
 }
 
-// Check returns an error when available + held + booked == capacity, or a count's sign, does not hold for a tier. It costs O(tiers).
+// Check returns an error when available + held + booked == capacity, or a count's sign, does not hold for a tier, or when the seats that
+// are waited for do not go with the number of those who wait. It costs O(tiers).
 func (l *Ledger) Check() error {
+	wanted := 0
 	for i := range l.tiers {
 		t := &l.tiers[i]
+		wanted += t.waiting
 		if t.available < 0 || t.held < 0 || t.booked < 0 || t.available+t.held+t.booked != t.capacity {
 			return fmt.Errorf("ledger: event %s tier %s: %d available + %d held + %d booked of %d", l.event.ID, TierID(i),
 				t.available, t.held, t.booked, t.capacity)
 		}
+		if t.waiting < 0 {
+			return fmt.Errorf("ledger: event %s tier %s: %d seats are waited for", l.event.ID, TierID(i), t.waiting)
+		}
+	}
+	if n := l.waiters.count; n < 0 || wanted < n || wanted > n*MaxPerBookingMax || l.waiters.ahead < 0 || l.waiters.ahead > n {
+		return fmt.Errorf("ledger: event %s: %d wait for %d seats, %d of them with a priority of 0 or more", l.event.ID, n, wanted, l.waiters.ahead)
 	}
 	return nil
 }
 
 // Availability returns the seat counts. It reuses the Tiers of a.
 func (l *Ledger) Availability(a *Availability) {
-	*a = Availability{Event: l.event.ID, Seq: l.seq, Tiers: a.Tiers[:0]}
+	*a = Availability{Event: l.event.ID, Seq: l.seq, Tiers: a.Tiers[:0], Waiting: l.waiters.count}
 	for _, t := range l.tiers {
 		a.Add(TierAvailability{Capacity: t.capacity, Held: t.held, Booked: t.booked})
 	}

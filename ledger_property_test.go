@@ -12,49 +12,85 @@ import (
 )
 
 // Whatever is asked of it, in whatever order and at whatever time, a ledger does what the model does. So do a ledger that
-// is only told the entries, and a ledger that is restored from the reservations and then goes on.
+// is only told the entries, and a ledger that is restored from the reservations and the waiters and then goes on.
 func TestLedger_DoesWhatTheModelDoes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := newPlay(t)
-		actions := map[string]func(*rapid.T){
-			"": p.audit,
-			"book": func(t *rapid.T) {
-				p.do(t, &Book{User: p.user(t), Key: p.freshKey(), Items: p.items(t), Token: p.freshToken(t)})
-			},
-			"book one seat": func(t *rapid.T) {
-				p.do(t, &Book{User: p.user(t), Key: p.freshKey(), Items: OneItem(seats(0, 1)), Token: p.freshToken(t)})
-			},
-			"book with a known key": p.bookAgain,
-			"confirm": func(t *rapid.T) {
-				token, user := p.reservation(t)
-				p.do(t, &Confirm{User: user, Token: token})
-			},
-			"release": func(t *rapid.T) {
-				token, user := p.reservation(t)
-				p.do(t, &Release{User: user, Token: token})
-			},
-			"cancel": func(t *rapid.T) {
-				token, user := p.reservation(t)
-				p.do(t, &Cancel{User: user, Token: token})
-			},
-			"expire": func(t *rapid.T) { p.do(t, &Expire{}) },
-			"revise": p.revise,
-			"change the event's status": func(t *rapid.T) {
-				switch rapid.IntRange(0, 9).Draw(t, "change") {
-				case 0:
-					p.do(t, &CancelEvent{})
-				case 1, 2:
-					p.do(t, &Publish{})
-				default:
-					p.do(t, &Sweep{})
-				}
-			},
-			"book in a burst": p.burst,
-			"time goes on":    p.timeGoesOn,
-			"restart":         p.restart,
+		p := newPlay(t, 0, 1, 5, 30, 2000)
+		t.Repeat(p.actions())
+	})
+}
+
+// The same for a few seats that everybody wants: most of what is freed is waited for.
+func TestLedger_ServesTheWaitlistAsTheModelDoes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := newPlay(t, 1, 2, 3, 4, 5)
+		p.do(t, &Publish{})
+		for i := range p.model.event.Tiers {
+			p.do(t, &Book{User: UserID(90 + i), Key: p.freshKey(), Items: OneItem(seats(i, p.model.event.Tiers[i].Capacity)), Token: p.freshToken(t)})
+		}
+		all := p.actions()
+		actions := map[string]func(*rapid.T){}
+		for _, name := range []string{
+			"", "confirm", "release", "cancel", "expire", "change the event's status", "leave the waitlist", "prioritize", "revise",
+			"change the pricing rule", "time goes on", "restart",
+		} {
+			actions[name] = all[name]
+		}
+		for _, name := range []string{"one", "another", "a third"} {
+			actions[name+" joins"] = p.join
+			actions[name+" cancels"] = all["cancel"]
 		}
 		t.Repeat(actions)
 	})
+}
+
+// actions are the moves of a play.
+func (p *play) actions() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"": p.audit,
+		"book": func(t *rapid.T) {
+			p.do(t, &Book{User: p.user(t), Key: p.freshKey(), Items: p.items(t), Token: p.freshToken(t)})
+		},
+		"book one seat": func(t *rapid.T) {
+			p.do(t, &Book{User: p.user(t), Key: p.freshKey(), Items: OneItem(seats(0, 1)), Token: p.freshToken(t)})
+		},
+		"book with a known key": p.bookAgain,
+		"confirm": func(t *rapid.T) {
+			token, user := p.reservation(t)
+			p.do(t, &Confirm{User: user, Token: token})
+		},
+		"release": func(t *rapid.T) {
+			token, user := p.reservation(t)
+			p.do(t, &Release{User: user, Token: token})
+		},
+		"cancel": func(t *rapid.T) {
+			token, user := p.reservation(t)
+			p.do(t, &Cancel{User: user, Token: token})
+		},
+		"expire": func(t *rapid.T) { p.do(t, &Expire{}) },
+		"revise": p.revise,
+		"change the event's status": func(t *rapid.T) {
+			switch rapid.IntRange(0, 9).Draw(t, "change") {
+			case 0:
+				p.do(t, &CancelEvent{})
+			case 1, 2:
+				p.do(t, &Publish{})
+			default:
+				p.do(t, &Sweep{})
+			}
+		},
+		"book in a burst":         p.burst,
+		"sell out":                p.sellOut,
+		"join the waitlist":       p.join,
+		"join with a known key":   p.joinAgain,
+		"join in a burst":         p.joinInABurst,
+		"leave the waitlist":      func(t *rapid.T) { p.do(t, &LeaveWaitlist{User: p.waitingUser(t)}) },
+		"prioritize":              p.prioritize,
+		"change the pricing rule": p.setPricing,
+		"reprice":                 func(t *rapid.T) { p.do(t, &Reprice{DryRun: rapid.Bool().Draw(t, "dry")}) },
+		"time goes on":            p.timeGoesOn,
+		"restart":                 p.restart,
+	}
 }
 
 // play is a ledger and its doubles in one run of the property.
@@ -63,18 +99,20 @@ type play struct {
 	ledger   *Ledger
 	follower *Ledger // is told the entries and asked the same
 	clock    time.Time
-	tokens   []Token // all that were ever booked, of remembered and of forgotten reservations
+	tokens   []Token // all that were ever booked or waited with, of remembered and of forgotten reservations
 	keys     uint64
 	draws    uint64
 }
 
-func newPlay(t *rapid.T) *play {
+// newPlay makes a play whose tiers have some of the capacities.
+func newPlay(t *rapid.T, capacities ...int) *play {
 	event := newTestEvent(rapid.IntRange(1, 4).Draw(t, "tiers"), 0)
 	for i := range event.Tiers {
-		event.Tiers[i].Capacity = rapid.SampledFrom([]int{0, 1, 5, 30, 2000}).Draw(t, "capacity")
+		event.Tiers[i].Capacity = rapid.SampledFrom(capacities).Draw(t, "capacity")
 	}
 	event.StartsAt = epoch.AddDate(0, 0, 30)
 	event.MaxPerBooking = 6
+	event.MaxPerUser = rapid.SampledFrom([]int{0, 0, 0, 9}).Draw(t, "most seats of a user")
 	event.Status = rapid.SampledFrom([]EventStatus{EventPublished, EventPublished, EventPublished, EventDraft}).Draw(t, "status")
 	return &play{
 		model:  model{event: event, seq: 1, at: epoch},
@@ -187,7 +225,9 @@ func (p *play) revise(t *rapid.T) {
 		details.HoldTTL = rapid.SampledFrom([]time.Duration{time.Second, time.Hour, 10 * time.Minute, HoldTTLMax}).Draw(t, "ttl")
 	case 3:
 		details.MaxPerBooking = rapid.IntRange(1, 9).Draw(t, "most seats")
+		details.MaxPerUser = rapid.SampledFrom([]int{0, 1, 5, 20}).Draw(t, "most seats of a user")
 	case 4:
+		details.SalesStartAt = rapid.SampledFrom([]time.Time{epoch, p.clock.Add(time.Minute)}).Draw(t, "on sale from")
 		details.SalesEndAt = p.clock.Add(rapid.SampledFrom([]time.Duration{0, time.Minute, KeyRetention}).Draw(t, "on sale for"))
 	case 5:
 		if len(details.Tiers) < 6 {
@@ -201,9 +241,10 @@ func (p *play) revise(t *rapid.T) {
 			tier.BasePriceMinor++
 		}
 	default:
-		tier.Capacity = max(0, tier.Capacity+rapid.IntRange(-5, 5).Draw(t, "seats more"))
+		tier.Capacity = max(0, tier.Capacity+rapid.SampledFrom([]int{-5, -1, 1, 2, 5, 600}).Draw(t, "seats more"))
 		tier.Retired = false
 	}
+	details.Normalize()
 	p.do(t, &Revise{Version: version, Details: details})
 }
 
@@ -228,7 +269,7 @@ func (p *play) decideAndPost(t *rapid.T, cmd Command, at time.Time) {
 		if err := p.ledger.Check(); err != nil {
 			t.Fatal(err)
 		}
-		if entry.Kind == HeldEntry {
+		if entry.Kind == HeldEntry && !entry.Waiter || entry.Kind == WaitlistedEntry {
 			p.tokens = append(p.tokens, entry.Token)
 		}
 	}
@@ -244,9 +285,11 @@ func (p *play) compare(t *rapid.T, cmd Command, want modelDecision, got *Decisio
 	}
 	entries := got.Entries
 	ends := min(len(want.ends), SweepMax)
-	if len(entries) != len(want.entries)+ends {
+	if len(entries) < len(want.entries)+ends {
 		t.Fatalf("%T: got %d entries, want %d and %d ends", cmd, len(entries), len(want.entries), ends)
 	}
+	p.compareServed(t, cmd, want, entries[:len(want.entries)+ends], entries[len(want.entries)+ends:])
+	entries = entries[:len(want.entries)+ends]
 	left := map[Token]bool{}
 	for _, token := range want.ends {
 		left[token] = true
@@ -271,6 +314,25 @@ func (p *play) compare(t *rapid.T, cmd Command, want modelDecision, got *Decisio
 	if !reflect.DeepEqual(got.Event, want.event) {
 		t.Fatalf("%T: event differs: %s", cmd, diff(want.event, got.Event))
 	}
+	if !reflect.DeepEqual(got.Waiter, want.waiter) {
+		t.Fatalf("%T: waiter differs: %s", cmd, diff(want.waiter, got.Waiter))
+	}
+}
+
+// compareServed compares what comes of the entries of a decision: who is served by it, or closed.
+func (p *play) compareServed(t *rapid.T, cmd Command, want modelDecision, entries, served []Entry) {
+	t.Helper()
+	var wanted []Entry
+	if want.then != nil && len(p.model.waiting()) > 0 {
+		after := p.model.clone()
+		for i := range entries {
+			after.post(&entries[i])
+		}
+		wanted = want.then(after)
+	}
+	if len(served) != len(wanted) || len(wanted) > 0 && !reflect.DeepEqual(served, wanted) {
+		t.Fatalf("%T: what comes of its entries differs: %s", cmd, diff(wanted, served))
+	}
 }
 
 func diff(want, got any) string {
@@ -292,7 +354,7 @@ func (p *play) auditLedger(t *rapid.T, l *Ledger) {
 	if got, want := l.NextDue(), p.model.nextDue(); got != want {
 		t.Fatalf("next due: got %v, want %v", got, want)
 	}
-	want := Availability{Event: p.model.event.ID, Seq: p.model.seq}
+	want := Availability{Event: p.model.event.ID, Seq: p.model.seq, Waiting: len(p.model.waiting())}
 	for i := range p.model.event.Tiers {
 		want.Add(p.model.count(i))
 	}
@@ -305,12 +367,24 @@ func (p *play) auditLedger(t *rapid.T, l *Ledger) {
 	for _, r := range p.model.list {
 		remembered[r.ID.Token] = r
 	}
+	joined := make(map[Token]*modelWaiter, len(p.model.queue))
+	for _, w := range p.model.queue {
+		joined[w.ID.Token] = w
+	}
 	for _, token := range p.tokens {
 		want := remembered[token]
 		got, found := l.Reservation(token)
 		if found != (want != nil) || found && !reflect.DeepEqual(got, want.Reservation) {
 			t.Fatalf("reservation %d: found %v, want %+v, got %+v", token, found, want, got)
 		}
+		known := joined[token]
+		if w, found := l.Waiter(token); found != (known != nil) || found && !reflect.DeepEqual(w, known.Waiter) {
+			t.Fatalf("waiter %d: found %v, want %+v, got %+v", token, found, known, w)
+		}
+	}
+	// Unless something is due, nobody waits for seats that are free.
+	if next := p.model.nextServed(); next != nil && p.model.onSale(p.model.at) && l.NextDue().After(p.model.at) {
+		t.Fatalf("waiter %d is not served", next.ID.Token)
 	}
 	if err := l.Check(); err != nil {
 		t.Fatal(err)
@@ -320,10 +394,10 @@ func (p *play) auditLedger(t *rapid.T, l *Ledger) {
 	}
 }
 
-// restart replaces the ledger, or both, by one restored from the reservations: ended ones in the order in which they ended,
-// live ones in any order among them. Storage may have cleared the keys of old reservations.
+// restart replaces the ledger, or both, by one restored from the reservations and the waiters: ended ones in the order in which they
+// ended, live ones in any order among them. Storage may have cleared old keys, and then gives no more waiters than it must.
 func (p *play) restart(t *rapid.T) {
-	if len(p.model.list) > SweepMax {
+	if len(p.model.list)+len(p.model.queue) > SweepMax {
 		t.Skip("takes long")
 	}
 	cleared := rapid.Bool().Draw(t, "storage has cleared old keys")
@@ -347,6 +421,10 @@ func (p *play) restart(t *rapid.T) {
 			t.Fatal(err)
 		}
 	}
+	if cleared {
+		p.clearWaiters()
+	}
+	p.restoreWaiters(t, restored)
 	p.ledger = restored
 	if cleared { // a ledger that knows more keys than storage does decides differently, and may
 		p.follower = NewLedger(p.model.event, p.model.seq, p.model.at, 0)
@@ -354,6 +432,38 @@ func (p *play) restart(t *rapid.T) {
 			if err := p.follower.Restore(&r.Reservation, r.first.Seq, r.confirmedSeq, r.key); err != nil {
 				t.Fatal(err)
 			}
+		}
+		p.restoreWaiters(t, p.follower)
+	}
+}
+
+// clearWaiters clears the keys of those who ended long ago, and drops those of them who have no offer that is held.
+func (p *play) clearWaiters() {
+	p.model.queue = slices.DeleteFunc(p.model.queue, func(w *modelWaiter) bool {
+		if w.EndedAt.IsZero() || w.EndedAt.Add(KeyRetentionMin).After(p.model.at) {
+			return false
+		}
+		w.key = Key{}
+		r := p.model.find(w.ID.Token)
+		return r == nil || r.Status != Held
+	})
+}
+
+func (p *play) restoreWaiters(t *rapid.T, l *Ledger) {
+	rows := rapid.Permutation(p.model.queue).Draw(t, "order of waiters")
+	var ended []*modelWaiter
+	for _, w := range rows {
+		if w.Status != Waiting {
+			ended = append(ended, w)
+		}
+	}
+	slices.SortFunc(ended, func(a, b *modelWaiter) int { return int(a.Seq) - int(b.Seq) })
+	for _, w := range rows {
+		if w.Status != Waiting {
+			w, ended = ended[0], ended[1:]
+		}
+		if err := l.RestoreWaiter(&w.Waiter, w.key); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -482,10 +482,28 @@ func TestLedger_CheckFindsEveryImbalance(t *testing.T) {
 			t.Errorf("%+v: got no error", damage)
 		}
 	}
+	for name, damage := range map[string]func(l *Ledger){
+		"more are waiting than seats are waited for": func(l *Ledger) { l.waiters.count = 2 },
+		"nobody waits":                          func(l *Ledger) { l.waiters.count = 0 },
+		"fewer than none wait":                  func(l *Ledger) { l.waiters.count = -1 },
+		"fewer than no seat is waited for":      func(l *Ledger) { l.tiers[0].waiting, l.tiers[1].waiting = -1, 2 },
+		"more are ahead than wait":              func(l *Ledger) { l.waiters.ahead = 2 },
+		"more seats are waited for than may be": func(l *Ledger) { l.tiers[1].waiting = MaxPerBookingMax + 1 },
+	} {
+		l := newSoldOut(t, 2, 10)
+		mustDo(t, l, join(2, 2, BookOnRelease, seats(0, 1)), epoch)
+		damage(l)
+		if err := l.Check(); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
 }
 
 func TestLedger_PostPanicsOnWhatDoesNotFollow(t *testing.T) {
 	held := Entry{Kind: HeldEntry, Seq: 2, At: epoch, Token: 1, User: 1, Items: OneItem(seats(0, 1)), ExpiresAt: after(time.Minute)}
+	waits := Entry{Kind: WaitlistedEntry, Seq: 2, At: epoch, Token: 1, User: 1, Items: OneItem(seats(0, 1)), Position: 1}
+	served := held
+	served.Seq, served.Waiter = 3, true
 	then := func(seq uint64, kind EntryKind) Entry { return Entry{Kind: kind, Seq: seq, At: epoch, Token: 1} }
 	for name, entries := range map[string][]Entry{
 		"a gap":                   {then(3, EventRevisedEntry)},
@@ -498,6 +516,17 @@ func TestLedger_PostPanicsOnWhatDoesNotFollow(t *testing.T) {
 		"confirmed twice":         {held, then(3, ConfirmedEntry), then(4, ConfirmedEntry)},
 		"ended twice":             {held, then(3, CancelledEntry), then(4, ExpiredEntry)},
 		"confirmed after its end": {held, then(3, ExpiredEntry), then(4, ConfirmedEntry)},
+		"serves nobody":           {served},
+		"serves twice":            {waits, served, then(4, CancelledEntry), {Kind: HeldEntry, Seq: 5, At: epoch, Token: 1, Waiter: true}},
+		"serves with other seats": {waits, {Kind: HeldEntry, Seq: 3, At: epoch, Token: 1, User: 1, Items: OneItem(seats(0, 2)), Waiter: true}},
+		"serves another user":     {waits, {Kind: HeldEntry, Seq: 3, At: epoch, Token: 1, User: 2, Items: waits.Items, Waiter: true}},
+		"waits twice":             {waits, then(3, WaitlistedEntry)},
+		"waits, and is held":      {held, then(3, WaitlistedEntry)},
+		"waits without a token":   {{Kind: WaitlistedEntry, Seq: 2, At: epoch, User: 1, Items: waits.Items}},
+		"a user waits twice":      {waits, {Kind: WaitlistedEntry, Seq: 3, At: epoch, Token: 2, User: 1, Items: waits.Items}},
+		"leaves twice":            {waits, then(3, WaiterLeftEntry), then(4, WaiterLeftEntry)},
+		"closed after it left":    {waits, then(3, WaiterLeftEntry), then(4, WaiterClosedEntry)},
+		"prioritized, unknown":    {then(2, WaiterPrioritizedEntry)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newTestLedger(newTestEvent(1, 10))

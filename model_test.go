@@ -12,6 +12,7 @@ type model struct {
 	seq   uint64
 	at    time.Time
 	list  []*modelReservation // all that the ledger should remember, in the order of booking
+	queue []*modelWaiter      // the same of those who wait or have waited, in the order of joining
 }
 
 type modelReservation struct {
@@ -27,11 +28,13 @@ type modelDecision struct {
 	entries     []Entry
 	reservation Reservation
 	event       *Event
+	waiter      *Waiter
 	replayed    bool
 	err         *Error
 
 	endKind EntryKind
 	ends    []Token
+	then    func(after *model) []Entry // what comes of the entries so far, which are posted to after
 }
 
 func (m *model) find(token Token) *modelReservation {
@@ -78,13 +81,22 @@ func (m *model) count(tier int) TierAvailability {
 }
 
 func (m *model) nextDue() time.Time {
-	if m.event.Status == EventCancelled && len(m.live()) > 0 {
+	if m.event.Status == EventCancelled && len(m.live())+len(m.waiting()) > 0 {
 		return m.at
 	}
 	next := time.Time{}
 	for _, r := range m.list {
 		if r.Status == Held && (next.IsZero() || r.ExpiresAt.Before(next)) {
 			next = r.ExpiresAt
+		}
+	}
+	if len(m.waiting()) > 0 {
+		due := m.salesEnd()
+		if served := laterOf(m.at, m.event.SalesStartAt); m.nextServed() != nil && served.Before(due) {
+			due = served
+		}
+		if next.IsZero() || due.Before(next) {
+			next = due
 		}
 	}
 	return next
@@ -146,6 +158,10 @@ func (m *model) decide(cmd Command, at time.Time) modelDecision {
 				d.ends = append(d.ends, r.ID.Token)
 			}
 		}
+		d.then = func(after *model) []Entry { return after.serve(now) }
+		if m.event.Status == EventCancelled || !now.Before(m.salesEnd()) {
+			d.then = func(after *model) []Entry { return after.close(now) }
+		}
 		return d
 	case *Revise:
 		return m.decideRevise(cmd, now)
@@ -164,12 +180,25 @@ func (m *model) decide(cmd Command, at time.Time) modelDecision {
 		}
 		d := m.decideEvent(EventCancelledEntry, now, func(e *Event) { e.Status = EventCancelled })
 		d.endKind, d.ends = CancelledEntry, m.live()
+		d.then = func(after *model) []Entry { return after.close(now) }
 		return d
 	case *Sweep:
 		if m.event.Status == EventCancelled {
-			return modelDecision{endKind: CancelledEntry, ends: m.live()}
+			return modelDecision{
+				endKind: CancelledEntry, ends: m.live(), then: func(after *model) []Entry { return after.close(now) },
+			}
 		}
 		return modelDecision{}
+	case *JoinWaitlist:
+		return m.decideJoin(cmd, now)
+	case *LeaveWaitlist:
+		return m.decideLeave(cmd, now)
+	case *Prioritize:
+		return m.decidePrioritize(cmd, now)
+	case *SetPricing:
+		return m.decideSetPricing(cmd, now)
+	case *Reprice:
+		return m.decideReprice(cmd, now)
 	}
 	panic("unknown command")
 }
@@ -181,40 +210,12 @@ func (m *model) decideBook(cmd *Book, now time.Time) modelDecision {
 		}
 		return modelDecision{reservation: r.first, replayed: r.ID.Token != cmd.Token}
 	}
-	if m.event.Status == EventDraft {
-		return modelDecision{err: ErrEventNotFound}
-	}
-	end := m.event.StartsAt
-	if !m.event.SalesEndAt.IsZero() && m.event.SalesEndAt.Before(end) {
-		end = m.event.SalesEndAt
-	}
-	if m.event.Status != EventPublished || now.Before(m.event.SalesStartAt) || !now.Before(end) {
-		return modelDecision{err: ErrEventNotOnSale}
-	}
-	var priced []Item
-	quantity := 0
-	var offered []int
-	for i := range m.event.Tiers {
-		if !m.event.Tiers[i].Retired {
-			offered = append(offered, i)
-		}
-	}
-	for item := range cmd.Items.All() {
-		if item.Tier == OnlyTier {
-			if len(offered) != 1 {
-				return modelDecision{err: &Error{Code: CodeInvalidRequest}}
-			}
-			item.Tier = offered[0]
-		}
-		if item.Tier >= len(m.event.Tiers) || m.event.Tiers[item.Tier].Retired {
-			return modelDecision{err: ErrUnknownTier}
-		}
-		quantity += item.Quantity
-		item.UnitPriceMinor = m.event.Tiers[item.Tier].PriceMinor
-		priced = append(priced, item)
-	}
-	if quantity > m.event.MaxPerBooking {
-		return modelDecision{err: ErrQuantityExceedsLimit}
+	priced, refusal := m.admit(cmd.Items, now)
+	switch {
+	case refusal != nil:
+		return modelDecision{err: refusal}
+	case m.beyondLimit(cmd.User, cmd.Items):
+		return modelDecision{err: ErrUserLimitExceeded}
 	}
 	for _, item := range priced {
 		if available := m.count(item.Tier).Available(); available < item.Quantity {
@@ -228,6 +229,67 @@ func (m *model) decideBook(cmd *Book, now time.Time) modelDecision {
 	return modelDecision{reservation: r, entries: []Entry{{
 		Kind: HeldEntry, Seq: r.Seq, At: now, Token: cmd.Token, User: cmd.User, Key: cmd.Key, Items: r.Items, ExpiresAt: r.ExpiresAt,
 	}}}
+}
+
+// admit refuses what cannot be asked for whatever is free, and else returns the items at the prices of now.
+func (m *model) admit(asked Items, now time.Time) (priced []Item, refusal *Error) {
+	if m.event.Status == EventDraft {
+		return nil, ErrEventNotFound
+	}
+	if !m.onSale(now) {
+		return nil, ErrEventNotOnSale
+	}
+	quantity := 0
+	var offered []int
+	for i := range m.event.Tiers {
+		if !m.event.Tiers[i].Retired {
+			offered = append(offered, i)
+		}
+	}
+	for item := range asked.All() {
+		if item.Tier == OnlyTier {
+			if len(offered) != 1 {
+				return nil, &Error{Code: CodeInvalidRequest}
+			}
+			item.Tier = offered[0]
+		}
+		if item.Tier >= len(m.event.Tiers) || m.event.Tiers[item.Tier].Retired {
+			return nil, ErrUnknownTier
+		}
+		quantity += item.Quantity
+		item.UnitPriceMinor = m.event.Tiers[item.Tier].PriceMinor
+		priced = append(priced, item)
+	}
+	if quantity > m.event.MaxPerBooking {
+		return nil, ErrQuantityExceedsLimit
+	}
+	return priced, nil
+}
+
+func (m *model) beyondLimit(user UserID, asked Items) bool {
+	seats := asked.Quantity()
+	for _, r := range m.list {
+		if r.User == user && r.EndedAt.IsZero() {
+			seats += r.Items.Quantity()
+		}
+	}
+	for _, w := range m.queue {
+		if w.User == user && w.EndedAt.IsZero() {
+			seats += w.Items.Quantity()
+		}
+	}
+	return m.event.MaxPerUser > 0 && seats > m.event.MaxPerUser
+}
+
+func (m *model) salesEnd() time.Time {
+	if !m.event.SalesEndAt.IsZero() && m.event.SalesEndAt.Before(m.event.StartsAt) {
+		return m.event.SalesEndAt
+	}
+	return m.event.StartsAt
+}
+
+func (m *model) onSale(now time.Time) bool {
+	return m.event.Status == EventPublished && !now.Before(m.event.SalesStartAt) && now.Before(m.salesEnd())
 }
 
 func sameSeats(a, b Items) bool {
@@ -253,7 +315,10 @@ func sameSeats(a, b Items) bool {
 func (m *model) decideEnd(r *modelReservation, now time.Time) modelDecision {
 	after := r.Reservation
 	after.Status, after.EndedAt, after.Seq = Cancelled, now, m.seq+1
-	return modelDecision{reservation: after, entries: []Entry{{Kind: CancelledEntry, Seq: m.seq + 1, At: now, Token: r.ID.Token}}}
+	return modelDecision{
+		reservation: after, entries: []Entry{{Kind: CancelledEntry, Seq: m.seq + 1, At: now, Token: r.ID.Token}},
+		then: func(after *model) []Entry { return after.serve(now) },
+	}
 }
 
 func (m *model) decideRevise(cmd *Revise, now time.Time) modelDecision {
@@ -270,7 +335,7 @@ func (m *model) decideRevise(cmd *Revise, now time.Time) modelDecision {
 			return modelDecision{err: &Error{Code: CodeCapacityBelowSold}}
 		}
 	}
-	return m.decideEvent(EventRevisedEntry, now, func(e *Event) {
+	d := m.decideEvent(EventRevisedEntry, now, func(e *Event) {
 		e.EventDetails = cmd.Details
 		e.Tiers = nil
 		for i, tier := range cmd.Details.Tiers {
@@ -280,6 +345,8 @@ func (m *model) decideRevise(cmd *Revise, now time.Time) modelDecision {
 			e.Tiers = append(e.Tiers, tier)
 		}
 	})
+	d.then = func(after *model) []Entry { return after.serve(now) }
+	return d
 }
 
 func (m *model) decideEvent(kind EntryKind, now time.Time, change func(*Event)) modelDecision {
@@ -299,6 +366,9 @@ func (m *model) post(e *Entry) {
 			CreatedAt: e.At, ExpiresAt: e.ExpiresAt, Seq: e.Seq,
 		}
 		m.list = append(m.list, &modelReservation{Reservation: r, first: r, key: e.Key})
+		if e.Waiter {
+			m.endWaiter(e, Served)
+		}
 	case ConfirmedEntry:
 		r := m.find(e.Token)
 		r.Status, r.ConfirmedAt, r.Seq, r.confirmedSeq = Confirmed, e.At, e.Seq, e.Seq
@@ -308,12 +378,29 @@ func (m *model) post(e *Entry) {
 	case ExpiredEntry:
 		r := m.find(e.Token)
 		r.Status, r.EndedAt, r.Seq = Expired, e.At, e.Seq
-	case EventRevisedEntry, EventPublishedEntry, EventCancelledEntry:
+	case WaitlistedEntry:
+		w := Waiter{
+			ID: WaiterID{m.event.ID, e.Token}, User: e.User, Items: e.Items, OnRelease: e.OnRelease, Position: e.Position, Status: Waiting,
+			JoinedAt: e.At, JoinedSeq: e.Seq, Seq: e.Seq,
+		}
+		m.queue = append(m.queue, &modelWaiter{Waiter: w, first: w, key: e.Key})
+	case WaiterPrioritizedEntry:
+		w := m.findWaiter(e.Token)
+		w.Priority, w.Seq = e.Priority, e.Seq
+	case WaiterLeftEntry:
+		m.endWaiter(e, Left)
+	case WaiterClosedEntry:
+		m.endWaiter(e, Closed)
+	case EventRevisedEntry, EventPublishedEntry, EventCancelledEntry, EventPricingSetEntry, EventRepricedEntry:
 		m.event = e.Event
 	default:
 		panic(e.Kind.String())
 	}
 	m.list = slices.DeleteFunc(m.list, func(r *modelReservation) bool {
 		return !r.EndedAt.IsZero() && !r.EndedAt.Add(KeyRetention).After(m.at)
+	})
+	m.queue = slices.DeleteFunc(m.queue, func(w *modelWaiter) bool {
+		r := m.find(w.ID.Token)
+		return !w.EndedAt.IsZero() && !w.EndedAt.Add(KeyRetention).After(m.at) && (r == nil || r.Status != Held)
 	})
 }

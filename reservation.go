@@ -3,6 +3,7 @@ package evently
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -160,6 +161,26 @@ func (s *Items) Quantity() int {
 		sum += s.rest[i].Quantity
 	}
 	return sum
+}
+
+// priced returns the same seats at the prices of the tiers.
+func (s *Items) priced(tiers []Tier) Items {
+	return s.withPrices(func(tier int) int64 { return tiers[tier].PriceMinor })
+}
+
+// unpriced returns the same seats without prices.
+func (s *Items) unpriced() Items { return s.withPrices(func(int) int64 { return 0 }) }
+
+func (s *Items) withPrices(of func(tier int) int64) Items {
+	items := *s
+	items.first.UnitPriceMinor = of(items.first.Tier)
+	if len(s.rest) > 0 {
+		items.rest = slices.Clone(s.rest)
+		for i := range items.rest {
+			items.rest[i].UnitPriceMinor = of(items.rest[i].Tier)
+		}
+	}
+	return items
 }
 
 // TotalMinor is the price of all seats, in minor units. The limits on items keep it inside 64 bits.

@@ -145,13 +145,17 @@ func TestReservation_CancelledAt(t *testing.T) {
 // The texts go into storage and answers, the numbers into storage: neither may ever change.
 func TestEnumerations_TextsAndNumbers(t *testing.T) {
 	got := map[string][]string{}
-	for i := range uint8(10) {
+	for i := range uint8(16) {
 		got["reservation"] = append(got["reservation"], ReservationStatus(i).String())
 		got["event"] = append(got["event"], EventStatus(i).String())
 		got["entry"] = append(got["entry"], EntryKind(i).String())
 		got["role"] = append(got["role"], Role(i).String())
+		got["waiter"] = append(got["waiter"], WaiterStatus(i).String())
+		got["on release"] = append(got["on release"], OnRelease(i).String())
+		got["rounding"] = append(got["rounding"], Rounding(i).String())
 		for _, err := range []error{
 			roundTrip(ReservationStatus(i), ParseReservationStatus), roundTrip(EventStatus(i), ParseEventStatus), roundTrip(Role(i), ParseRole),
+			roundTrip(OnRelease(i), ParseOnRelease), roundTrip(Rounding(i), ParseRounding),
 		} {
 			if err != nil {
 				t.Error(err)
@@ -163,9 +167,12 @@ func TestEnumerations_TextsAndNumbers(t *testing.T) {
 		"event":       {"draft", "published", "cancelled"},
 		"entry": {
 			"EntryKind(0)", "event_created", "event_revised", "event_published", "event_cancelled", "held", "confirmed", "cancelled",
-			"expired", "event_deleted",
+			"expired", "event_deleted", "waitlisted", "waiter_prioritized", "waiter_left", "waiter_closed", "event_pricing_set", "event_repriced",
 		},
-		"role": {"user", "organizer", "admin"},
+		"role":       {"user", "organizer", "admin"},
+		"waiter":     {"waiting", "served", "left", "closed"},
+		"on release": {"book", "hold"},
+		"rounding":   {"nearest", "up", "down"},
 	}
 	for name, texts := range want {
 		if !reflect.DeepEqual(got[name][:len(texts)], texts) {

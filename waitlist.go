@@ -72,6 +72,9 @@ func (s WaiterStatus) String() string {
 // suffice for: one whose seats are not all free is passed over, and keeps the place. So no seat stays empty that
 // somebody waits for, and a large party waits until enough seats are free at the same time, or is given a priority by the
 // organizer in time. Seats that suffice for no waiter are on sale to everybody.
+//
+// Seats are given while the event is on sale, at the prices of that moment and by the same decision that frees them. Limits
+// are checked when somebody joins: one that is lowered later ends nobody's waiting. Waiters are closed when sales end.
 type Waiter struct {
 	ID        WaiterID
 	User      UserID

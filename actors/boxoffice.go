@@ -54,8 +54,9 @@ func NewBoxOffice[T any](tenure *evently.Tenure) *BoxOffice[T] {
 	}
 }
 
-// Step decides a request at a moment. It returns false when too much waits for a commit; then nothing was decided. Holds that
-// are due by then expire first, all of them, so that their seats can be had.
+// Step decides a request at a moment. It returns false when too much waits for a commit; then nothing was decided. What is due by
+// then is done first, all of it: holds expire, so that their seats can be had, and seats that are free are given to those who wait
+// for them, so that nobody overtakes.
 func (b *BoxOffice[T]) Step(caller T, request *evently.Request, at time.Time) bool {
 	if b.waiting >= WaitingMax {
 		return false
@@ -67,7 +68,8 @@ func (b *BoxOffice[T]) Step(caller T, request *evently.Request, at time.Time) bo
 	}
 	answer := Answer[T]{Caller: caller, Err: b.ledger.Decide(request.Command, at, &b.decision)}
 	if answer.Err == nil {
-		answer.Reply = evently.Reply{Reservation: b.decision.Reservation, Event: b.decision.Event, Replayed: b.decision.Replayed}
+		d := &b.decision
+		answer.Reply = evently.Reply{Reservation: d.Reservation, Event: d.Event, Waiter: d.Waiter, Replayed: d.Replayed}
 		b.post(request.Who, request.ID)
 	}
 	b.gathering.answers = append(b.gathering.answers, answer)
@@ -75,8 +77,8 @@ func (b *BoxOffice[T]) Step(caller T, request *evently.Request, at time.Time) bo
 	return true
 }
 
-// Tick ends what is due at a moment: holds that expire, reservations of a cancelled event. One call ends at most
-// evently.SweepMax reservations; NextDue says whether more are due. It returns false when nothing was due, or too much waits for a
+// Tick does what is due at a moment: holds expire, waiters are served or closed, a cancelled event's reservations end. One call does at
+// most evently.SweepMax of each; NextDue says whether more is due. It returns false when nothing was due, or too much waits for a
 // commit.
 func (b *BoxOffice[T]) Tick(at time.Time) bool {
 	if !b.due(at) && !b.sweeping() || len(b.gathering.batch.Entries) >= WaitingMax {
@@ -94,19 +96,22 @@ func (b *BoxOffice[T]) Tick(at time.Time) bool {
 	return true
 }
 
-// due reports whether holds are due. Nobody waits for those of a cancelled event: it sells no more.
+// due reports whether something is due that frees seats or gives them away. A cancelled event sells no more.
 func (b *BoxOffice[T]) due(at time.Time) bool {
 	due := b.ledger.NextDue()
 	return !due.IsZero() && !due.After(at) && !b.sweeping()
 }
 
 func (b *BoxOffice[T]) sweeping() bool {
-	return b.ledger.Event().Status == evently.EventCancelled && b.ledger.Live() > 0
+	return b.ledger.Event().Status == evently.EventCancelled && b.ledger.Live()+b.ledger.Waiting() > 0
 }
 
 func (b *BoxOffice[T]) post(who evently.UserID, requestID string) {
 	for i := range b.decision.Entries {
 		entry := &b.decision.Entries[i]
+		if entry.Waiter {
+			who = 0 // to serve waiters, which comes last, is not what was asked for
+		}
 		entry.Who, entry.RequestID = who, requestID
 		b.ledger.Post(entry)
 	}
@@ -130,7 +135,7 @@ func (b *BoxOffice[T]) Flush() *evently.Batch {
 	next.batch = evently.Batch{
 		Event: next.state.Event.ID, Epoch: b.epoch, Owner: b.owner,
 		PrevSeq: b.ledger.Seq() - uint64(len(next.batch.Entries)), Entries: next.batch.Entries,
-		Tiers: next.state.Tiers, NextDue: b.ledger.NextDue(),
+		Tiers: next.state.Tiers, Waiting: next.state.Waiting, NextDue: b.ledger.NextDue(),
 	}
 	return &next.batch
 }

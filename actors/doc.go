@@ -19,6 +19,6 @@
 // they take turns and work gets done in between.
 //
 // Failures: a caller whose outcome is not known is told so (errUnresolved) and Engine repeats the request. That is
-// safe because requests are idempotent: a Book by its key, the others by the state of what they change. A Revise is the
-// exception: it is not repeated once it may have been decided.
+// safe because requests are idempotent: a Book or a JoinWaitlist by its key, the others by the state of what they change. A Revise and a
+// SetPricing are the exceptions: they are not repeated once they may have been decided.
 package actors

@@ -151,11 +151,16 @@ func isFinal(err error) bool {
 	return errors.As(err, &end) && end.Final()
 }
 
-// repeatable reports whether a request that may have taken effect can be sent again. A Revise cannot: its second
+// repeatable reports whether a request that may have taken effect can be sent again. One that names a version cannot: its second
 // decision would find its own first one and call it a conflict.
 func repeatable(command evently.Command) bool {
-	_, revise := command.(*evently.Revise)
-	return !revise
+	switch command := command.(type) {
+	case *evently.Revise:
+		return false
+	case *evently.SetPricing:
+		return command.DryRun
+	}
+	return true
 }
 
 // pause waits a moment before the next attempt; false: ctx ended. Who was told that the event has moved asks for its new place at

@@ -35,7 +35,7 @@ type Config struct {
 	// AcquireTimeout bounds one load. Default 30 s.
 	AcquireTimeout time.Duration
 
-	// IdleAfter is how long an actor without requests and without holds stays in memory. Default 5 min.
+	// IdleAfter is how long an actor without requests, and for which nothing is due within a day, stays in memory. Default 5 min.
 	IdleAfter time.Duration
 
 	// Now is the local clock. Actors keep the journal's time; this clock only measures from one answer of the journal to
@@ -299,12 +299,15 @@ func (a *eventActor) tick(ctx actor.Context) {
 	}
 }
 
-// idle passivates the actor when it was not used for a while and holds nothing that will expire.
+// farOff is how far off what is due must be for an actor not to stay in memory for it. The Sweeper wakes the event then.
+const farOff = 24 * time.Hour
+
+// idle passivates the actor when it was not used for a while and nothing is due soon.
 func (a *eventActor) idle(ctx actor.Context) {
 	if a.retired != nil || a.office == nil {
 		return
 	}
-	if !a.used && a.office.Idle() && a.office.NextDue().IsZero() {
+	if due := a.office.NextDue(); !a.used && a.office.Idle() && (due.IsZero() || due.Sub(a.now()) > farOff) {
 		a.fail(ctx, "idle", errMoved)
 		return
 	}

@@ -16,6 +16,7 @@ type Metrics struct {
 	attempts    *prometheus.CounterVec // by result
 	redirects   *prometheus.CounterVec // by reason
 	hops        *prometheus.CounterVec // by result
+	repriced    *prometheus.CounterVec // by result
 
 	answered, hopped prometheus.Counter // of attempts and of hops: what happens most
 }
@@ -62,12 +63,18 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		hops: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "evently_engine_hops_total", Help: "Requests sent to event actors of other nodes by result: answered, unanswered, garbled.",
 		}, []string{"result"}),
+		repriced: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evently_repriced_events_total", Help: "Events that runs of the pricing rules came to by result: changed, unchanged, failed.",
+		}, []string{"result"}),
+	}
+	for _, result := range []string{"changed", "unchanged", "failed"} {
+		m.repriced.WithLabelValues(result)
 	}
 	for _, reason := range []string{"moved", "unresolved", "owner_left", "timeout", "not_located"} {
 		m.redirects.WithLabelValues(reason)
 	}
 	m.answered, m.hopped = m.attempts.WithLabelValues("ok"), m.hops.WithLabelValues("answered")
 	registerer.MustRegister(m.active, m.activations, m.activation, m.backoffs, m.retirements, m.overloaded, m.waiting, m.depth, m.abandoned,
-		m.attempts, m.redirects, m.hops)
+		m.attempts, m.redirects, m.hops, m.repriced)
 	return m
 }

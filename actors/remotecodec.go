@@ -35,6 +35,12 @@ var refusals = map[evently.Code]bool{
 	evently.CodeReservationConfirmed: true,
 	evently.CodeCapacityBelowSold:    true,
 	evently.CodeVersionStale:         true,
+	evently.CodeUserLimitExceeded:    true,
+	evently.CodeSeatsAvailable:       true,
+	evently.CodeAlreadyWaiting:       true,
+	evently.CodeNotWaiting:           true,
+	evently.CodeWaiterNotFound:       true,
+	evently.CodeWaitlistFull:         true,
 	evently.CodeOverloaded:           true,
 	evently.CodeUnavailable:          true,
 	evently.CodeInternal:             true,
@@ -88,6 +94,21 @@ func encodeRequest(r *evently.Request) *eventpb.Request {
 		message.Command = &eventpb.Request_CancelEvent{CancelEvent: &eventpb.CancelEvent{}}
 	case *evently.Sweep:
 		message.Command = &eventpb.Request_Sweep{Sweep: &eventpb.Sweep{}}
+	case *evently.JoinWaitlist:
+		message.Command = &eventpb.Request_JoinWaitlist{JoinWaitlist: &eventpb.JoinWaitlist{
+			User: uint64(c.User), KeyHi: c.Key.Hi, KeyLo: c.Key.Lo, Token: uint64(c.Token), Items: encodeItems(&c.Items),
+			OnRelease: uint32(c.OnRelease),
+		}}
+	case *evently.LeaveWaitlist:
+		message.Command = &eventpb.Request_LeaveWaitlist{LeaveWaitlist: &eventpb.LeaveWaitlist{User: uint64(c.User)}}
+	case *evently.Prioritize:
+		message.Command = &eventpb.Request_Prioritize{Prioritize: &eventpb.Prioritize{Token: uint64(c.Token), Priority: int32(c.Priority)}}
+	case *evently.SetPricing:
+		message.Command = &eventpb.Request_SetPricing{SetPricing: &eventpb.SetPricing{
+			Version: c.Version, Rule: encodePricing(c.Rule), DryRun: c.DryRun,
+		}}
+	case *evently.Reprice:
+		message.Command = &eventpb.Request_Reprice{Reprice: &eventpb.Reprice{DryRun: c.DryRun}}
 	default:
 		panic(fmt.Sprintf("engine: unknown command %T", r.Command))
 	}
@@ -140,6 +161,40 @@ func decodeRequest(message *eventpb.Request, event evently.EventID) (*evently.Re
 		r.Command = &evently.CancelEvent{}
 	case *eventpb.Request_Sweep:
 		r.Command = &evently.Sweep{}
+	case *eventpb.Request_JoinWaitlist:
+		join := &evently.JoinWaitlist{
+			User: evently.UserID(c.JoinWaitlist.GetUser()), Key: evently.Key{Hi: c.JoinWaitlist.GetKeyHi(), Lo: c.JoinWaitlist.GetKeyLo()},
+			Token: evently.Token(c.JoinWaitlist.GetToken()), OnRelease: evently.OnRelease(c.JoinWaitlist.GetOnRelease()),
+		}
+		if join.Token == 0 || join.Key == (evently.Key{}) || c.JoinWaitlist.GetOnRelease() > uint32(evently.HoldOnRelease) {
+			return nil, errMalformed
+		}
+		var err error
+		if join.Items, err = decodeAskedItems(c.JoinWaitlist.GetItems()); err != nil {
+			return nil, err
+		}
+		r.Command = join
+	case *eventpb.Request_LeaveWaitlist:
+		r.Command = &evently.LeaveWaitlist{User: evently.UserID(c.LeaveWaitlist.GetUser())}
+	case *eventpb.Request_Prioritize:
+		priority := int(c.Prioritize.GetPriority())
+		if priority < -evently.PriorityMax || priority > evently.PriorityMax {
+			return nil, errMalformed
+		}
+		r.Command = &evently.Prioritize{Token: evently.Token(c.Prioritize.GetToken()), Priority: priority}
+	case *eventpb.Request_SetPricing:
+		rule, ok := decodePricing(c.SetPricing.GetRule())
+		if !ok {
+			return nil, errMalformed
+		}
+		if rule != nil {
+			if err := rule.Validate(); err != nil {
+				return nil, err
+			}
+		}
+		r.Command = &evently.SetPricing{Version: c.SetPricing.GetVersion(), Rule: rule, DryRun: c.SetPricing.GetDryRun()}
+	case *eventpb.Request_Reprice:
+		r.Command = &evently.Reprice{DryRun: c.Reprice.GetDryRun()}
 	default:
 		return nil, errUnknownCommand
 	}
@@ -158,6 +213,9 @@ func encodeOutcome(reply *evently.Reply, err error) *eventpb.Response {
 		}
 		if reply.Event != nil {
 			message.Event = encodeEvent(reply.Event)
+		}
+		if reply.Waiter != nil {
+			message.Waiter = encodeWaiter(reply.Waiter)
 		}
 		piece.outcome.Reply, piece.response.Outcome = message, &piece.outcome
 		return &piece.response
@@ -198,7 +256,7 @@ func decodeOutcome(message *eventpb.Response, request *evently.Request) (evently
 	return evently.Reply{}, errGarbled
 }
 
-// decodeReply returns false unless the reply has what the command asks for: a reservation of its user, or the event.
+// decodeReply returns false unless the reply has what the command asks for: a reservation or a waiter of its user, or the event.
 func decodeReply(message *eventpb.Reply, request *evently.Request) (reply evently.Reply, ok bool) {
 	reply.Replayed = message.GetReplayed()
 	if r := message.GetReservation(); r != nil {
@@ -210,6 +268,13 @@ func decodeReply(message *eventpb.Reply, request *evently.Request) (reply eventl
 		if reply.Event, ok = decodeEvent(e); !ok {
 			return evently.Reply{}, false
 		}
+	}
+	waiter := &evently.Waiter{}
+	if w := message.GetWaiter(); w != nil {
+		if reply.Waiter, ok = decodeWaiter(w); !ok {
+			return evently.Reply{}, false
+		}
+		waiter = reply.Waiter
 	}
 	id, user := reply.Reservation.ID, reply.Reservation.User
 	asked := evently.ReservationID{Event: request.Event}
@@ -225,7 +290,14 @@ func decodeReply(message *eventpb.Reply, request *evently.Request) (reply eventl
 	case *evently.Cancel:
 		asked.Token = c.Token
 		ok = id == asked && user == c.User
-	case *evently.Revise, *evently.Publish, *evently.CancelEvent:
+	case *evently.JoinWaitlist:
+		ok = waiter.ID.Event == request.Event && waiter.User == c.User
+	case *evently.LeaveWaitlist:
+		served := evently.ReservationID(waiter.ID)
+		ok = waiter.ID.Event == request.Event && waiter.User == c.User && (id.Token == 0 || id == served && user == c.User)
+	case *evently.Prioritize:
+		ok = waiter.ID == evently.WaiterID{Event: request.Event, Token: c.Token}
+	case *evently.Revise, *evently.Publish, *evently.CancelEvent, *evently.SetPricing, *evently.Reprice:
 		ok = reply.Event != nil && reply.Event.ID == request.Event
 	default:
 		ok = true
@@ -302,64 +374,27 @@ func decodeReservation(m *eventpb.Reservation) (evently.Reservation, bool) {
 	}, true
 }
 
-func encodeEvent(e *evently.Event) *eventpb.Event {
-	return &eventpb.Event{
-		Id: uint64(e.ID), Organizer: uint64(e.Organizer), Status: uint32(e.Status), Version: e.Version,
-		CreatedAtMs: encodeTime(e.CreatedAt), Details: encodeDetails(&e.EventDetails),
+func encodeWaiter(w *evently.Waiter) *eventpb.Waiter {
+	return &eventpb.Waiter{
+		Event: uint64(w.ID.Event), Token: uint64(w.ID.Token), User: uint64(w.User), Items: encodeItems(&w.Items),
+		OnRelease: uint32(w.OnRelease), Priority: int32(w.Priority), Position: uint32(w.Position), Status: uint32(w.Status),
+		JoinedAtMs: encodeTime(w.JoinedAt), EndedAtMs: encodeTime(w.EndedAt), JoinedSeq: w.JoinedSeq, Seq: w.Seq,
 	}
 }
 
-func decodeEvent(m *eventpb.Event) (*evently.Event, bool) {
-	details, ok := decodeDetails(m.Details)
-	if !ok || m.Status > uint32(evently.EventCancelled) || !within(timeMax, m.CreatedAtMs) {
+func decodeWaiter(m *eventpb.Waiter) (*evently.Waiter, bool) {
+	items, err := decodeItems(m.Items)
+	if err != nil || m.Token == 0 || m.OnRelease > uint32(evently.HoldOnRelease) || m.Status > uint32(evently.Closed) ||
+		m.Priority < -evently.PriorityMax || m.Priority > evently.PriorityMax || m.Position < 1 || m.Position > evently.WaitersMax ||
+		!within(timeMax, m.JoinedAtMs, m.EndedAtMs) {
 		return nil, false
 	}
-	return &evently.Event{
-		ID: evently.EventID(m.Id), Organizer: evently.UserID(m.Organizer), Status: evently.EventStatus(m.Status),
-		Version: m.Version, CreatedAt: decodeTime(m.CreatedAtMs), EventDetails: details,
+	return &evently.Waiter{
+		ID:   evently.WaiterID{Event: evently.EventID(m.Event), Token: evently.Token(m.Token)},
+		User: evently.UserID(m.User), Items: items, OnRelease: evently.OnRelease(m.OnRelease), Priority: int(m.Priority),
+		Position: int(m.Position), Status: evently.WaiterStatus(m.Status), JoinedAt: decodeTime(m.JoinedAtMs),
+		EndedAt: decodeTime(m.EndedAtMs), JoinedSeq: m.JoinedSeq, Seq: m.Seq,
 	}, true
-}
-
-func encodeDetails(d *evently.EventDetails) *eventpb.EventDetails {
-	m := &eventpb.EventDetails{
-		Name: d.Name, Description: d.Description, Category: d.Category, Venue: d.Venue, City: d.City,
-		Timezone: d.Timezone, Currency: d.Currency, StartsAtMs: encodeTime(d.StartsAt), EndsAtMs: encodeTime(d.EndsAt),
-		SalesStartAtMs: encodeTime(d.SalesStartAt), SalesEndAtMs: encodeTime(d.SalesEndAt),
-		HoldTtlMs: d.HoldTTL.Milliseconds(), MaxPerBooking: uint32(d.MaxPerBooking), Tiers: make([]*eventpb.Tier, len(d.Tiers)),
-	}
-	for i, tier := range d.Tiers {
-		m.Tiers[i] = &eventpb.Tier{
-			Name: tier.Name, Capacity: uint32(tier.Capacity), BasePriceMinor: tier.BasePriceMinor, PriceMinor: tier.PriceMinor,
-			Retired: tier.Retired,
-		}
-	}
-	return m
-}
-
-// decodeDetails returns false when a number is out of its bounds. Whether details are valid is EventDetails.Validate's matter:
-// an event may be older than a rule.
-func decodeDetails(m *eventpb.EventDetails) (evently.EventDetails, bool) {
-	if len(m.GetTiers()) < 1 || len(m.GetTiers()) > evently.TiersMax || m.GetMaxPerBooking() > evently.MaxPerBookingMax ||
-		!within(evently.HoldTTLMax.Milliseconds(), m.GetHoldTtlMs()) ||
-		!within(timeMax, m.GetStartsAtMs(), m.GetEndsAtMs(), m.GetSalesStartAtMs(), m.GetSalesEndAtMs()) {
-		return evently.EventDetails{}, false
-	}
-	d := evently.EventDetails{
-		Name: m.Name, Description: m.Description, Category: m.Category, Venue: m.Venue, City: m.City,
-		Timezone: m.Timezone, Currency: m.Currency, StartsAt: decodeTime(m.StartsAtMs), EndsAt: decodeTime(m.EndsAtMs),
-		SalesStartAt: decodeTime(m.SalesStartAtMs), SalesEndAt: decodeTime(m.SalesEndAtMs),
-		HoldTTL: time.Duration(m.HoldTtlMs) * time.Millisecond, MaxPerBooking: int(m.MaxPerBooking), Tiers: make([]evently.Tier, len(m.Tiers)),
-	}
-	for i, tier := range m.Tiers {
-		if tier.GetCapacity() > evently.CapacityMax || !within(evently.PriceMinorMax, tier.GetBasePriceMinor(), tier.GetPriceMinor()) {
-			return evently.EventDetails{}, false
-		}
-		d.Tiers[i] = evently.Tier{
-			Name: tier.GetName(), Capacity: int(tier.GetCapacity()), BasePriceMinor: tier.GetBasePriceMinor(), PriceMinor: tier.GetPriceMinor(),
-			Retired: tier.GetRetired(),
-		}
-	}
-	return d, true
 }
 
 // encodeTime returns the milliseconds of a moment; 0 for none.

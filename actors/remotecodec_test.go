@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -72,6 +73,7 @@ var anyDetails = rapid.Custom(func(t *rapid.T) evently.EventDetails {
 		SalesStartAt:  maybeTime(t, "sales start"),
 		HoldTTL:       time.Duration(rapid.IntRange(1, 7*24*3600).Draw(t, "ttl")) * time.Second,
 		MaxPerBooking: rapid.IntRange(1, evently.MaxPerBookingMax).Draw(t, "max"),
+		MaxPerUser:    rapid.IntRange(0, evently.MaxPerUserMax).Draw(t, "max of a user"),
 	}
 	d.EndsAt = d.StartsAt.Add(time.Hour)
 	if !d.SalesStartAt.IsZero() && rapid.Bool().Draw(t, "sales end set") {
@@ -89,18 +91,52 @@ var anyDetails = rapid.Custom(func(t *rapid.T) evently.EventDetails {
 	return d
 }).Filter(func(d evently.EventDetails) bool { return d.Validate() == nil })
 
+// anyRule is valid, or nil.
+var anyRule = rapid.Custom(func(t *rapid.T) *evently.PricingRule {
+	if rapid.Bool().Draw(t, "no rule") {
+		return nil
+	}
+	points := func(label string, atMax int) (points []evently.PricePoint) {
+		places := rapid.SliceOfNDistinct(rapid.IntRange(0, atMax), 0, evently.PricingPointsMax, rapid.ID).Draw(t, label)
+		slices.Sort(places)
+		for _, at := range places {
+			points = append(points, evently.PricePoint{At: at, FactorBps: rapid.IntRange(0, evently.FactorBpsMax).Draw(t, "factor")})
+		}
+		return points
+	}
+	rule := &evently.PricingRule{
+		Curve: points("curve", evently.DemandBpsMax), Time: points("time", evently.HoursBeforeMax),
+		Step: evently.PriceStep{
+			EverySeats: rapid.IntRange(1, evently.CapacityMax).Draw(t, "every"), AddMinor: anyPrice.Draw(t, "add"),
+		},
+		FloorBps: rapid.IntRange(0, evently.FactorBpsMax).Draw(t, "floor"), CeilingBps: evently.FactorBpsMax,
+		RoundMinor: rapid.Int64Range(0, evently.RoundMinorMax).Draw(t, "round"),
+		Rounding:   rapid.SampledFrom([]evently.Rounding{evently.RoundNearest, evently.RoundUp, evently.RoundDown}).Draw(t, "rounding"),
+	}
+	if err := rule.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	return rule
+})
+
+var anyPriority = rapid.IntRange(-evently.PriorityMax, evently.PriorityMax)
+
+var anyOnRelease = rapid.SampledFrom([]evently.OnRelease{evently.BookOnRelease, evently.HoldOnRelease})
+
 var anyCommand = rapid.Custom(func(t *rapid.T) evently.Command {
 	user, token := evently.UserID(rapid.Uint64().Draw(t, "user")), evently.Token(rapid.Uint64Min(1).Draw(t, "token"))
-	switch kind := rapid.IntRange(0, 8).Draw(t, "command"); kind {
-	case 0:
-		items := evently.OneItem(evently.Item{Tier: evently.OnlyTier, Quantity: rapid.IntRange(1, evently.MaxPerBookingMax).Draw(t, "quantity")})
+	items := func() evently.Items {
 		if rapid.Bool().Draw(t, "items") {
-			items = anyItems.Draw(t, "items")
+			return anyItems.Draw(t, "items")
 		}
-		return &evently.Book{
-			User: user, Token: token, Items: items,
-			Key: evently.Key{Hi: rapid.Uint64().Draw(t, "key hi"), Lo: rapid.Uint64Min(1).Draw(t, "key lo")},
-		}
+		return evently.OneItem(evently.Item{Tier: evently.OnlyTier, Quantity: rapid.IntRange(1, evently.MaxPerBookingMax).Draw(t, "quantity")})
+	}
+	key := func() evently.Key {
+		return evently.Key{Hi: rapid.Uint64().Draw(t, "key hi"), Lo: rapid.Uint64Min(1).Draw(t, "key lo")}
+	}
+	switch kind := rapid.IntRange(0, 13).Draw(t, "command"); kind {
+	case 0:
+		return &evently.Book{User: user, Token: token, Items: items(), Key: key()}
 	case 1:
 		return &evently.Confirm{User: user, Token: token}
 	case 2:
@@ -109,8 +145,20 @@ var anyCommand = rapid.Custom(func(t *rapid.T) evently.Command {
 		return &evently.Cancel{User: user, Token: token}
 	case 4:
 		return &evently.Revise{Version: rapid.Uint64().Draw(t, "version"), Details: anyDetails.Draw(t, "details")}
+	case 5:
+		return &evently.JoinWaitlist{User: user, Token: token, Items: items(), Key: key(), OnRelease: anyOnRelease.Draw(t, "on release")}
+	case 6:
+		return &evently.LeaveWaitlist{User: user}
+	case 7:
+		return &evently.Prioritize{Token: token, Priority: anyPriority.Draw(t, "priority")}
+	case 8:
+		return &evently.SetPricing{
+			Version: rapid.Uint64().Draw(t, "version"), Rule: anyRule.Draw(t, "rule"), DryRun: rapid.Bool().Draw(t, "dry"),
+		}
+	case 9:
+		return &evently.Reprice{DryRun: rapid.Bool().Draw(t, "dry")}
 	default:
-		return []evently.Command{&evently.Expire{}, &evently.Publish{}, &evently.CancelEvent{}, &evently.Sweep{}}[kind-5]
+		return []evently.Command{&evently.Expire{}, &evently.Publish{}, &evently.CancelEvent{}, &evently.Sweep{}}[kind-10]
 	}
 })
 
@@ -132,7 +180,27 @@ func anyReplyTo(t *rapid.T, request *evently.Request) (reply evently.Reply) {
 			EndedAt: maybeTime(t, "ended"), Seq: rapid.Uint64().Draw(t, "seq"),
 		}
 	}
+	waiter := func(user evently.UserID, token evently.Token) {
+		reply.Waiter = &evently.Waiter{
+			ID: evently.WaiterID{Event: request.Event, Token: token}, User: user, Items: anyItems.Draw(t, "items"),
+			OnRelease: anyOnRelease.Draw(t, "on release"), Priority: anyPriority.Draw(t, "priority"),
+			Position: rapid.IntRange(1, evently.WaitersMax).Draw(t, "position"),
+			Status:   evently.WaiterStatus(rapid.Uint8Max(uint8(evently.Closed)).Draw(t, "status")),
+			JoinedAt: anyTime(t, "joined"), EndedAt: maybeTime(t, "ended"), JoinedSeq: rapid.Uint64().Draw(t, "joined seq"),
+			Seq: rapid.Uint64().Draw(t, "seq"),
+		}
+	}
 	switch c := request.Command.(type) {
+	case *evently.JoinWaitlist:
+		waiter(c.User, evently.Token(rapid.Uint64Min(1).Draw(t, "token")))
+		reply.Replayed = rapid.Bool().Draw(t, "replayed")
+	case *evently.LeaveWaitlist:
+		waiter(c.User, evently.Token(rapid.Uint64Min(1).Draw(t, "token")))
+		if rapid.Bool().Draw(t, "was served") {
+			reservation(c.User, reply.Waiter.ID.Token)
+		}
+	case *evently.Prioritize:
+		waiter(evently.UserID(rapid.Uint64().Draw(t, "user")), c.Token)
 	case *evently.Book:
 		reservation(c.User, evently.Token(rapid.Uint64Min(1).Draw(t, "token")))
 		reply.Replayed = rapid.Bool().Draw(t, "replayed")
@@ -142,11 +210,12 @@ func anyReplyTo(t *rapid.T, request *evently.Request) (reply evently.Reply) {
 		reservation(c.User, c.Token)
 	case *evently.Cancel:
 		reservation(c.User, c.Token)
-	case *evently.Revise, *evently.Publish, *evently.CancelEvent:
+	case *evently.Revise, *evently.Publish, *evently.CancelEvent, *evently.SetPricing, *evently.Reprice:
 		reply.Event = &evently.Event{
 			ID: request.Event, Organizer: evently.UserID(rapid.Uint64().Draw(t, "organizer")),
 			Status:  evently.EventStatus(rapid.Uint8Max(uint8(evently.EventCancelled)).Draw(t, "status")),
-			Version: rapid.Uint64().Draw(t, "version"), CreatedAt: anyTime(t, "created"), EventDetails: anyDetails.Draw(t, "details"),
+			Version: rapid.Uint64().Draw(t, "version"), CreatedAt: anyTime(t, "created"),
+			Pricing: anyRule.Draw(t, "rule"), EventDetails: anyDetails.Draw(t, "details"),
 		}
 	}
 	return reply
@@ -211,6 +280,7 @@ func TestCodec_KnowsTheCodesOfOwners(t *testing.T) {
 		evently.CodeUnauthenticated: true, evently.CodeInvalidCredentials: true, evently.CodeForbidden: true,
 		evently.CodeEmailUnverified: true, evently.CodeNotFound: true, evently.CodeEventNotDraft: true,
 		evently.CodeIdempotencyKeyRequired: true, evently.CodeVersionRequired: true, evently.CodeRateLimited: true,
+		evently.CodeInvalidCode: true, evently.CodeLastAdmin: true, evently.CodeWebhookLimitReached: true, evently.CodeWebhookDisabled: true,
 	}
 	file, err := parser.ParseFile(token.NewFileSet(), "../error.go", nil, 0)
 	if err != nil {
@@ -244,6 +314,15 @@ func TestCodec_GarbledAnswersAreUnresolved(t *testing.T) {
 	good := func() *eventpb.Reservation {
 		return &eventpb.Reservation{Event: 77, Token: 1, User: 7, Items: []*eventpb.Item{{Quantity: 1}}}
 	}
+	join := &evently.Request{Event: 77, Command: &evently.JoinWaitlist{User: 7, Token: 1}}
+	leave := &evently.Request{Event: 77, Command: &evently.LeaveWaitlist{User: 7}}
+	prioritize := &evently.Request{Event: 77, Command: &evently.Prioritize{Token: 1, Priority: 3}}
+	setPricing := &evently.Request{Event: 77, Command: &evently.SetPricing{}}
+	waiting := func(change func(*eventpb.Reply)) *eventpb.Response {
+		reply := &eventpb.Reply{Waiter: &eventpb.Waiter{Event: 77, Token: 1, User: 7, Position: 1, Items: []*eventpb.Item{{Quantity: 1}}}}
+		change(reply)
+		return &eventpb.Response{Outcome: &eventpb.Response_Reply{Reply: reply}}
+	}
 	event := func() *eventpb.Event { return encodeEvent(newEvent(5)) }
 	reservation := func(change func(*eventpb.Reservation)) *eventpb.Response {
 		r := good()
@@ -260,7 +339,9 @@ func TestCodec_GarbledAnswersAreUnresolved(t *testing.T) {
 	}
 	for request, response := range map[*evently.Request]*eventpb.Response{
 		request: reservation(func(*eventpb.Reservation) {}), confirm: reservation(func(*eventpb.Reservation) {}),
-		publish: changed(func(*eventpb.Event) {}),
+		publish: changed(func(*eventpb.Event) {}), setPricing: changed(func(e *eventpb.Event) { e.Pricing = &eventpb.PricingRule{} }),
+		join: waiting(func(*eventpb.Reply) {}), leave: waiting(func(r *eventpb.Reply) { r.Reservation = good() }),
+		prioritize: waiting(func(r *eventpb.Reply) { r.Waiter.User = 8 }),
 	} {
 		if _, err := decodeOutcome(response, request); err != nil {
 			t.Fatalf("the right answer to %T: %v", request.Command, err)
@@ -296,6 +377,25 @@ func TestCodec_GarbledAnswersAreUnresolved(t *testing.T) {
 		"capacity":              {publish, changed(func(e *eventpb.Event) { e.Details.Tiers[0].Capacity = evently.CapacityMax + 1 })},
 		"hold for ever":         {publish, changed(func(e *eventpb.Event) { e.Details.HoldTtlMs = 1 << 62 })},
 		"before 1970":           {publish, changed(func(e *eventpb.Event) { e.Details.StartsAtMs = -1 })},
+		"a greater limit":       {publish, changed(func(e *eventpb.Event) { e.Details.MaxPerUser = evently.MaxPerUserMax + 1 })},
+		"no event with prices":  {setPricing, &eventpb.Response{Outcome: &eventpb.Response_Reply{Reply: &eventpb.Reply{}}}},
+		"great factors":         {setPricing, changed(func(e *eventpb.Event) { e.Pricing = &eventpb.PricingRule{FloorBps: 1 << 31} })},
+		"a great addition":      {setPricing, changed(func(e *eventpb.Event) { e.Pricing = &eventpb.PricingRule{StepAddMinor: 1 << 62} })},
+		"many points":           {setPricing, changed(func(e *eventpb.Event) { e.Pricing = &eventpb.PricingRule{Time: make([]*eventpb.PricePoint, 33)} })},
+		"unknown rounding":      {setPricing, changed(func(e *eventpb.Event) { e.Pricing = &eventpb.PricingRule{Rounding: 3} })},
+		"no waiter":             {join, &eventpb.Response{Outcome: &eventpb.Response_Reply{Reply: &eventpb.Reply{}}}},
+		"a waiter's event":      {join, waiting(func(r *eventpb.Reply) { r.Waiter.Event++ })},
+		"a waiter's user":       {join, waiting(func(r *eventpb.Reply) { r.Waiter.User++ })},
+		"a waiter's items":      {join, waiting(func(r *eventpb.Reply) { r.Waiter.Items = nil })},
+		"a waiter's token":      {join, waiting(func(r *eventpb.Reply) { r.Waiter.Token = 0 })},
+		"a waiter's status":     {join, waiting(func(r *eventpb.Reply) { r.Waiter.Status = 4 })},
+		"a waiter's wish":       {join, waiting(func(r *eventpb.Reply) { r.Waiter.OnRelease = 2 })},
+		"a waiter's position":   {join, waiting(func(r *eventpb.Reply) { r.Waiter.Position = 0 })},
+		"a waiter's priority":   {join, waiting(func(r *eventpb.Reply) { r.Waiter.Priority = evently.PriorityMax + 1 })},
+		"a waiter's time":       {join, waiting(func(r *eventpb.Reply) { r.Waiter.EndedAtMs = -1 })},
+		"who leaves":            {leave, waiting(func(r *eventpb.Reply) { r.Waiter.User++ })},
+		"another's offer":       {leave, waiting(func(r *eventpb.Reply) { r.Reservation = good(); r.Reservation.Token++ })},
+		"another waiter":        {prioritize, waiting(func(r *eventpb.Reply) { r.Waiter.Token++ })},
 		"no code":               {request, refusal(nil)},
 		"unknown code":          {request, refusal(&eventpb.Error{Code: "invented"})},
 		"more than ever was":    {request, refusal(&eventpb.Error{Code: "sold_out", Available: 1 << 31})},
@@ -318,26 +418,43 @@ func TestCodec_UndecidableRequestsAreRefused(t *testing.T) {
 		change(details)
 		return &eventpb.Request{Event: 77, Command: &eventpb.Request_Revise{Revise: &eventpb.Revise{Details: details}}}
 	}
+	joining := func(change func(*eventpb.JoinWaitlist)) *eventpb.Request {
+		message := &eventpb.JoinWaitlist{User: 7, KeyLo: 1, Token: 1, Items: []*eventpb.Item{{Quantity: 1}}}
+		change(message)
+		return &eventpb.Request{Event: 77, Command: &eventpb.Request_JoinWaitlist{JoinWaitlist: message}}
+	}
+	pricing := func(rule *eventpb.PricingRule) *eventpb.Request {
+		return &eventpb.Request{Event: 77, Command: &eventpb.Request_SetPricing{SetPricing: &eventpb.SetPricing{Rule: rule}}}
+	}
+	falling := []*eventpb.PricePoint{{At: 5}, {At: 4}}
+	urgent := &eventpb.Prioritize{Token: 1, Priority: -evently.PriorityMax - 1}
 	for name, test := range map[string]struct {
 		message *eventpb.Request
 		want    evently.Code
 	}{
-		"no command":         {&eventpb.Request{Event: 77}, evently.CodeUnavailable},
-		"nil":                {nil, evently.CodeInternal},
-		"another event":      {&eventpb.Request{Event: 78, Command: &eventpb.Request_Expire{}}, evently.CodeInternal},
-		"empty oneof":        {&eventpb.Request{Event: 77, Command: &eventpb.Request_Book{}}, evently.CodeInternal},
-		"no token":           {asked(func(b *eventpb.Book) { b.Token = 0 }), evently.CodeInternal},
-		"no key":             {asked(func(b *eventpb.Book) { b.KeyHi, b.KeyLo = 0, 0 }), evently.CodeInternal},
-		"no items":           {asked(func(b *eventpb.Book) { b.Items = nil }), evently.CodeInvalidRequest},
-		"too many items":     {asked(func(b *eventpb.Book) { b.Items = make([]*eventpb.Item, 1e6) }), evently.CodeInternal},
-		"no seats":           {asked(func(b *eventpb.Book) { b.Items[0].Quantity = 0 }), evently.CodeInvalidRequest},
-		"no seats, any tier": {asked(func(b *eventpb.Book) { b.Items[0].Quantity, b.Items[0].Tier = 0, -1 }), evently.CodeInternal},
-		"all seats":          {asked(func(b *eventpb.Book) { b.Items[0].Quantity = 1 << 31 }), evently.CodeInvalidRequest},
-		"tier -2":            {asked(func(b *eventpb.Book) { b.Items[0].Tier = -2 }), evently.CodeInvalidRequest},
-		"no details":         {&eventpb.Request{Event: 77, Command: &eventpb.Request_Revise{}}, evently.CodeInternal},
-		"no name":            {revision(func(d *eventpb.EventDetails) { d.Name = "" }), evently.CodeInvalidRequest},
-		"nil tier":           {revision(func(d *eventpb.EventDetails) { d.Tiers[0] = nil }), evently.CodeInvalidRequest},
-		"far time zone":      {revision(func(d *eventpb.EventDetails) { d.Timezone = "../../../etc/passwd" }), evently.CodeInvalidRequest},
+		"waits without a token": {joining(func(m *eventpb.JoinWaitlist) { m.Token = 0 }), evently.CodeInternal},
+		"waits without a key":   {joining(func(m *eventpb.JoinWaitlist) { m.KeyLo = 0 }), evently.CodeInternal},
+		"waits for nothing":     {joining(func(m *eventpb.JoinWaitlist) { m.Items = nil }), evently.CodeInvalidRequest},
+		"waits for the rest":    {joining(func(m *eventpb.JoinWaitlist) { m.OnRelease = 2 }), evently.CodeInternal},
+		"priority":              {&eventpb.Request{Event: 77, Command: &eventpb.Request_Prioritize{Prioritize: urgent}}, evently.CodeInternal},
+		"rule out of bounds":    {pricing(&eventpb.PricingRule{RoundMinor: -1}), evently.CodeInternal},
+		"rule out of order":     {pricing(&eventpb.PricingRule{Curve: falling}), evently.CodeInvalidRequest},
+		"no command":            {&eventpb.Request{Event: 77}, evently.CodeUnavailable},
+		"nil":                   {nil, evently.CodeInternal},
+		"another event":         {&eventpb.Request{Event: 78, Command: &eventpb.Request_Expire{}}, evently.CodeInternal},
+		"empty oneof":           {&eventpb.Request{Event: 77, Command: &eventpb.Request_Book{}}, evently.CodeInternal},
+		"no token":              {asked(func(b *eventpb.Book) { b.Token = 0 }), evently.CodeInternal},
+		"no key":                {asked(func(b *eventpb.Book) { b.KeyHi, b.KeyLo = 0, 0 }), evently.CodeInternal},
+		"no items":              {asked(func(b *eventpb.Book) { b.Items = nil }), evently.CodeInvalidRequest},
+		"too many items":        {asked(func(b *eventpb.Book) { b.Items = make([]*eventpb.Item, 1e6) }), evently.CodeInternal},
+		"no seats":              {asked(func(b *eventpb.Book) { b.Items[0].Quantity = 0 }), evently.CodeInvalidRequest},
+		"no seats, any tier":    {asked(func(b *eventpb.Book) { b.Items[0].Quantity, b.Items[0].Tier = 0, -1 }), evently.CodeInternal},
+		"all seats":             {asked(func(b *eventpb.Book) { b.Items[0].Quantity = 1 << 31 }), evently.CodeInvalidRequest},
+		"tier -2":               {asked(func(b *eventpb.Book) { b.Items[0].Tier = -2 }), evently.CodeInvalidRequest},
+		"no details":            {&eventpb.Request{Event: 77, Command: &eventpb.Request_Revise{}}, evently.CodeInternal},
+		"no name":               {revision(func(d *eventpb.EventDetails) { d.Name = "" }), evently.CodeInvalidRequest},
+		"nil tier":              {revision(func(d *eventpb.EventDetails) { d.Tiers[0] = nil }), evently.CodeInvalidRequest},
+		"far time zone":         {revision(func(d *eventpb.EventDetails) { d.Timezone = "../../../etc/passwd" }), evently.CodeInvalidRequest},
 	} {
 		got, err := decodeRequest(test.message, 77)
 		var refusal *evently.Error
@@ -453,6 +570,10 @@ func FuzzDecodeRequest(f *testing.F) {
 		book(1, 2).Command, &evently.Book{User: 1, Key: evently.Key{Lo: 1}, Token: 2, Items: evently.OneItem(evently.Item{Tier: -1, Quantity: 1})},
 		&evently.Confirm{User: 7, Token: 1}, &evently.Release{User: 7, Token: 1}, &evently.Cancel{User: 7, Token: 1}, &evently.Expire{},
 		&evently.Revise{Version: 1, Details: details}, &evently.Publish{}, &evently.CancelEvent{}, &evently.Sweep{},
+		&evently.JoinWaitlist{User: 7, Key: evently.Key{Lo: 2}, Token: 3, Items: evently.OneItem(evently.Item{Quantity: 1}), OnRelease: 1},
+		&evently.LeaveWaitlist{User: 7}, &evently.Prioritize{Token: 3, Priority: -4}, &evently.SetPricing{Version: 1, DryRun: true},
+		&evently.SetPricing{Version: 1, Rule: &evently.PricingRule{Curve: []evently.PricePoint{{At: 1, FactorBps: 20_000}}}},
+		&evently.Reprice{DryRun: true},
 	} {
 		data, err := proto.Marshal(encodeRequest(&evently.Request{
 			Event: 77, Who: 7, ID: "r", Command: command, Trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -502,6 +623,13 @@ func FuzzDecodeOutcome(f *testing.F) {
 	office := NewBoxOffice[int](newTenure(newEvent(3)))
 	for _, request := range append(requests, book(2, 2)) {
 		office.Step(0, request, opening)
+	}
+	for _, command := range []evently.Command{
+		&evently.JoinWaitlist{User: 7, Key: evently.Key{Lo: 2}, Token: 3, Items: evently.OneItem(evently.Item{Quantity: 2}), OnRelease: 1},
+		&evently.Prioritize{Token: 3, Priority: 1}, &evently.LeaveWaitlist{User: 7}, &evently.Reprice{},
+	} {
+		requests = append(requests, &evently.Request{Event: 77, Command: command})
+		office.Step(0, requests[len(requests)-1], opening)
 	}
 	office.Flush()
 	answers, _ := office.Committed(opening)

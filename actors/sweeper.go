@@ -26,14 +26,14 @@ const (
 	wakeMax       = 5 * time.Second
 )
 
-// Sweeper wakes events in which holds are due and nobody is there to expire them. Several nodes may sweep: to wake an
-// event that serves does no harm.
+// Sweeper wakes events in which something is due and nobody is there to do it: holds that expire, waiters to be served or closed.
+// Several nodes may sweep: to wake an event that serves does no harm.
 type Sweeper struct {
 	Engine evently.Engine
 	Index  DueIndex
 	Logger *slog.Logger
 
-	// Every is the time between two sweeps. It bounds how late holds expire after a crash, apart from the time to load
+	// Every is the time between two sweeps. It bounds how late that is done after a crash, apart from the time to load
 	// their event. Each sweep reads all heads. Default 1 s.
 	Every time.Duration
 
@@ -74,7 +74,7 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 			defer func() { <-places }()
 			ctx, cancel := context.WithTimeout(ctx, wakeMax)
 			defer cancel()
-			// The actor that this wakes expires what is due before it decides anything.
+			// The actor that this wakes does what is due before it decides anything.
 			if _, err := s.Engine.Do(ctx, &evently.Request{Event: event, Command: &evently.Expire{}}); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 				s.complaints.Do(func() {
 					s.Logger.Warn("wake event; further ones like it are logged now and then", "event", event.String(), "error", err)

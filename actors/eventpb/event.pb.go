@@ -45,6 +45,11 @@ type Request struct {
 	//	*Request_Publish
 	//	*Request_CancelEvent
 	//	*Request_Sweep
+	//	*Request_JoinWaitlist
+	//	*Request_LeaveWaitlist
+	//	*Request_Prioritize
+	//	*Request_SetPricing
+	//	*Request_Reprice
 	Command       isRequest_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -203,6 +208,51 @@ func (x *Request) GetSweep() *Sweep {
 	return nil
 }
 
+func (x *Request) GetJoinWaitlist() *JoinWaitlist {
+	if x != nil {
+		if x, ok := x.Command.(*Request_JoinWaitlist); ok {
+			return x.JoinWaitlist
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetLeaveWaitlist() *LeaveWaitlist {
+	if x != nil {
+		if x, ok := x.Command.(*Request_LeaveWaitlist); ok {
+			return x.LeaveWaitlist
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetPrioritize() *Prioritize {
+	if x != nil {
+		if x, ok := x.Command.(*Request_Prioritize); ok {
+			return x.Prioritize
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetSetPricing() *SetPricing {
+	if x != nil {
+		if x, ok := x.Command.(*Request_SetPricing); ok {
+			return x.SetPricing
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetReprice() *Reprice {
+	if x != nil {
+		if x, ok := x.Command.(*Request_Reprice); ok {
+			return x.Reprice
+		}
+	}
+	return nil
+}
+
 type isRequest_Command interface {
 	isRequest_Command()
 }
@@ -243,6 +293,26 @@ type Request_Sweep struct {
 	Sweep *Sweep `protobuf:"bytes,18,opt,name=sweep,proto3,oneof"`
 }
 
+type Request_JoinWaitlist struct {
+	JoinWaitlist *JoinWaitlist `protobuf:"bytes,19,opt,name=join_waitlist,json=joinWaitlist,proto3,oneof"`
+}
+
+type Request_LeaveWaitlist struct {
+	LeaveWaitlist *LeaveWaitlist `protobuf:"bytes,20,opt,name=leave_waitlist,json=leaveWaitlist,proto3,oneof"`
+}
+
+type Request_Prioritize struct {
+	Prioritize *Prioritize `protobuf:"bytes,21,opt,name=prioritize,proto3,oneof"`
+}
+
+type Request_SetPricing struct {
+	SetPricing *SetPricing `protobuf:"bytes,22,opt,name=set_pricing,json=setPricing,proto3,oneof"`
+}
+
+type Request_Reprice struct {
+	Reprice *Reprice `protobuf:"bytes,23,opt,name=reprice,proto3,oneof"`
+}
+
 func (*Request_Book) isRequest_Command() {}
 
 func (*Request_Confirm) isRequest_Command() {}
@@ -260,6 +330,16 @@ func (*Request_Publish) isRequest_Command() {}
 func (*Request_CancelEvent) isRequest_Command() {}
 
 func (*Request_Sweep) isRequest_Command() {}
+
+func (*Request_JoinWaitlist) isRequest_Command() {}
+
+func (*Request_LeaveWaitlist) isRequest_Command() {}
+
+func (*Request_Prioritize) isRequest_Command() {}
+
+func (*Request_SetPricing) isRequest_Command() {}
+
+func (*Request_Reprice) isRequest_Command() {}
 
 type Book struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -689,6 +769,290 @@ func (*Sweep) Descriptor() ([]byte, []int) {
 	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{9}
 }
 
+type JoinWaitlist struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          uint64                 `protobuf:"fixed64,1,opt,name=user,proto3" json:"user,omitempty"`
+	KeyHi         uint64                 `protobuf:"fixed64,2,opt,name=key_hi,json=keyHi,proto3" json:"key_hi,omitempty"`
+	KeyLo         uint64                 `protobuf:"fixed64,3,opt,name=key_lo,json=keyLo,proto3" json:"key_lo,omitempty"`
+	Token         uint64                 `protobuf:"fixed64,4,opt,name=token,proto3" json:"token,omitempty"`
+	Items         []*Item                `protobuf:"bytes,5,rep,name=items,proto3" json:"items,omitempty"`
+	OnRelease     uint32                 `protobuf:"varint,6,opt,name=on_release,json=onRelease,proto3" json:"on_release,omitempty"` // 0 book, 1 hold
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinWaitlist) Reset() {
+	*x = JoinWaitlist{}
+	mi := &file_actors_eventpb_event_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinWaitlist) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinWaitlist) ProtoMessage() {}
+
+func (x *JoinWaitlist) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_eventpb_event_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinWaitlist.ProtoReflect.Descriptor instead.
+func (*JoinWaitlist) Descriptor() ([]byte, []int) {
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *JoinWaitlist) GetUser() uint64 {
+	if x != nil {
+		return x.User
+	}
+	return 0
+}
+
+func (x *JoinWaitlist) GetKeyHi() uint64 {
+	if x != nil {
+		return x.KeyHi
+	}
+	return 0
+}
+
+func (x *JoinWaitlist) GetKeyLo() uint64 {
+	if x != nil {
+		return x.KeyLo
+	}
+	return 0
+}
+
+func (x *JoinWaitlist) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *JoinWaitlist) GetItems() []*Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *JoinWaitlist) GetOnRelease() uint32 {
+	if x != nil {
+		return x.OnRelease
+	}
+	return 0
+}
+
+type LeaveWaitlist struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          uint64                 `protobuf:"fixed64,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveWaitlist) Reset() {
+	*x = LeaveWaitlist{}
+	mi := &file_actors_eventpb_event_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveWaitlist) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveWaitlist) ProtoMessage() {}
+
+func (x *LeaveWaitlist) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_eventpb_event_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveWaitlist.ProtoReflect.Descriptor instead.
+func (*LeaveWaitlist) Descriptor() ([]byte, []int) {
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LeaveWaitlist) GetUser() uint64 {
+	if x != nil {
+		return x.User
+	}
+	return 0
+}
+
+type Prioritize struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         uint64                 `protobuf:"fixed64,1,opt,name=token,proto3" json:"token,omitempty"`
+	Priority      int32                  `protobuf:"zigzag32,2,opt,name=priority,proto3" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Prioritize) Reset() {
+	*x = Prioritize{}
+	mi := &file_actors_eventpb_event_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Prioritize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Prioritize) ProtoMessage() {}
+
+func (x *Prioritize) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_eventpb_event_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Prioritize.ProtoReflect.Descriptor instead.
+func (*Prioritize) Descriptor() ([]byte, []int) {
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Prioritize) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *Prioritize) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+type SetPricing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Rule          *PricingRule           `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"` // without: prices are the base prices
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPricing) Reset() {
+	*x = SetPricing{}
+	mi := &file_actors_eventpb_event_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPricing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPricing) ProtoMessage() {}
+
+func (x *SetPricing) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_eventpb_event_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPricing.ProtoReflect.Descriptor instead.
+func (*SetPricing) Descriptor() ([]byte, []int) {
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SetPricing) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SetPricing) GetRule() *PricingRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *SetPricing) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type Reprice struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reprice) Reset() {
+	*x = Reprice{}
+	mi := &file_actors_eventpb_event_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reprice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reprice) ProtoMessage() {}
+
+func (x *Reprice) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_eventpb_event_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reprice.ProtoReflect.Descriptor instead.
+func (*Reprice) Descriptor() ([]byte, []int) {
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Reprice) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 // Response is the outcome of a Request. One without an outcome, or with one that the caller does not know, counts as unresolved.
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -705,7 +1069,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[10]
+	mi := &file_actors_eventpb_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +1081,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[10]
+	mi := &file_actors_eventpb_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +1094,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{10}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Response) GetOutcome() isResponse_Outcome {
@@ -807,16 +1171,17 @@ func (*Response_Unresolved) isResponse_Outcome() {}
 // Reply says that the request was decided and that the journal has confirmed it.
 type Reply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Reservation   *Reservation           `protobuf:"bytes,1,opt,name=reservation,proto3" json:"reservation,omitempty"` // of Book, Confirm, Release and Cancel
-	Event         *Event                 `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`             // of Revise, Publish and CancelEvent
+	Reservation   *Reservation           `protobuf:"bytes,1,opt,name=reservation,proto3" json:"reservation,omitempty"` // of Book, Confirm, Release and Cancel, and of LeaveWaitlist when the waiter was served
+	Event         *Event                 `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`             // of Revise, Publish, CancelEvent, SetPricing and Reprice
 	Replayed      bool                   `protobuf:"varint,3,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	Waiter        *Waiter                `protobuf:"bytes,4,opt,name=waiter,proto3" json:"waiter,omitempty"` // of JoinWaitlist, LeaveWaitlist and Prioritize
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[11]
+	mi := &file_actors_eventpb_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +1193,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[11]
+	mi := &file_actors_eventpb_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +1206,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{11}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Reply) GetReservation() *Reservation {
@@ -865,6 +1230,13 @@ func (x *Reply) GetReplayed() bool {
 	return false
 }
 
+func (x *Reply) GetWaiter() *Waiter {
+	if x != nil {
+		return x.Waiter
+	}
+	return nil
+}
+
 // Error refuses the request.
 type Error struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -879,7 +1251,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[12]
+	mi := &file_actors_eventpb_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1263,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[12]
+	mi := &file_actors_eventpb_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1276,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{12}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Error) GetCode() string {
@@ -952,7 +1324,7 @@ type FieldError struct {
 
 func (x *FieldError) Reset() {
 	*x = FieldError{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[13]
+	mi := &file_actors_eventpb_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1336,7 @@ func (x *FieldError) String() string {
 func (*FieldError) ProtoMessage() {}
 
 func (x *FieldError) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[13]
+	mi := &file_actors_eventpb_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1349,7 @@ func (x *FieldError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldError.ProtoReflect.Descriptor instead.
 func (*FieldError) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{13}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FieldError) GetField() string {
@@ -1003,7 +1375,7 @@ type Moved struct {
 
 func (x *Moved) Reset() {
 	*x = Moved{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[14]
+	mi := &file_actors_eventpb_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1387,7 @@ func (x *Moved) String() string {
 func (*Moved) ProtoMessage() {}
 
 func (x *Moved) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[14]
+	mi := &file_actors_eventpb_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1400,7 @@ func (x *Moved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moved.ProtoReflect.Descriptor instead.
 func (*Moved) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{14}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{19}
 }
 
 // Unresolved: the request was decided and perhaps committed; the owner could not find out.
@@ -1040,7 +1412,7 @@ type Unresolved struct {
 
 func (x *Unresolved) Reset() {
 	*x = Unresolved{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[15]
+	mi := &file_actors_eventpb_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1424,7 @@ func (x *Unresolved) String() string {
 func (*Unresolved) ProtoMessage() {}
 
 func (x *Unresolved) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[15]
+	mi := &file_actors_eventpb_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1437,7 @@ func (x *Unresolved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unresolved.ProtoReflect.Descriptor instead.
 func (*Unresolved) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{15}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{20}
 }
 
 type Item struct {
@@ -1079,7 +1451,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[16]
+	mi := &file_actors_eventpb_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1463,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[16]
+	mi := &file_actors_eventpb_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1476,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{16}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Item) GetTier() int32 {
@@ -1147,7 +1519,7 @@ type Reservation struct {
 
 func (x *Reservation) Reset() {
 	*x = Reservation{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[17]
+	mi := &file_actors_eventpb_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1531,7 @@ func (x *Reservation) String() string {
 func (*Reservation) ProtoMessage() {}
 
 func (x *Reservation) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[17]
+	mi := &file_actors_eventpb_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1544,7 @@ func (x *Reservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservation.ProtoReflect.Descriptor instead.
 func (*Reservation) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{17}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Reservation) GetEvent() uint64 {
@@ -1252,6 +1624,138 @@ func (x *Reservation) GetSeq() uint64 {
 	return 0
 }
 
+type Waiter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Event         uint64                 `protobuf:"fixed64,1,opt,name=event,proto3" json:"event,omitempty"`
+	Token         uint64                 `protobuf:"fixed64,2,opt,name=token,proto3" json:"token,omitempty"`
+	User          uint64                 `protobuf:"fixed64,3,opt,name=user,proto3" json:"user,omitempty"`
+	Items         []*Item                `protobuf:"bytes,4,rep,name=items,proto3" json:"items,omitempty"`
+	OnRelease     uint32                 `protobuf:"varint,5,opt,name=on_release,json=onRelease,proto3" json:"on_release,omitempty"` // 0 book, 1 hold
+	Priority      int32                  `protobuf:"zigzag32,6,opt,name=priority,proto3" json:"priority,omitempty"`
+	Position      uint32                 `protobuf:"varint,7,opt,name=position,proto3" json:"position,omitempty"`
+	Status        uint32                 `protobuf:"varint,8,opt,name=status,proto3" json:"status,omitempty"` // 0 waiting, 1 served, 2 left, 3 closed
+	JoinedAtMs    int64                  `protobuf:"varint,9,opt,name=joined_at_ms,json=joinedAtMs,proto3" json:"joined_at_ms,omitempty"`
+	EndedAtMs     int64                  `protobuf:"varint,10,opt,name=ended_at_ms,json=endedAtMs,proto3" json:"ended_at_ms,omitempty"`
+	JoinedSeq     uint64                 `protobuf:"varint,11,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
+	Seq           uint64                 `protobuf:"varint,12,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Waiter) Reset() {
+	*x = Waiter{}
+	mi := &file_actors_eventpb_event_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Waiter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Waiter) ProtoMessage() {}
+
+func (x *Waiter) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_eventpb_event_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Waiter.ProtoReflect.Descriptor instead.
+func (*Waiter) Descriptor() ([]byte, []int) {
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Waiter) GetEvent() uint64 {
+	if x != nil {
+		return x.Event
+	}
+	return 0
+}
+
+func (x *Waiter) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *Waiter) GetUser() uint64 {
+	if x != nil {
+		return x.User
+	}
+	return 0
+}
+
+func (x *Waiter) GetItems() []*Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *Waiter) GetOnRelease() uint32 {
+	if x != nil {
+		return x.OnRelease
+	}
+	return 0
+}
+
+func (x *Waiter) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Waiter) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Waiter) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Waiter) GetJoinedAtMs() int64 {
+	if x != nil {
+		return x.JoinedAtMs
+	}
+	return 0
+}
+
+func (x *Waiter) GetEndedAtMs() int64 {
+	if x != nil {
+		return x.EndedAtMs
+	}
+	return 0
+}
+
+func (x *Waiter) GetJoinedSeq() uint64 {
+	if x != nil {
+		return x.JoinedSeq
+	}
+	return 0
+}
+
+func (x *Waiter) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 type Event struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"fixed64,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1260,13 +1764,14 @@ type Event struct {
 	Version       uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
 	CreatedAtMs   int64                  `protobuf:"varint,5,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"`
 	Details       *EventDetails          `protobuf:"bytes,6,opt,name=details,proto3" json:"details,omitempty"`
+	Pricing       *PricingRule           `protobuf:"bytes,7,opt,name=pricing,proto3" json:"pricing,omitempty"` // without: prices are those that the organizer set
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[18]
+	mi := &file_actors_eventpb_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1783,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[18]
+	mi := &file_actors_eventpb_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1796,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{18}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Event) GetId() uint64 {
@@ -1336,6 +1841,165 @@ func (x *Event) GetDetails() *EventDetails {
 	return nil
 }
 
+func (x *Event) GetPricing() *PricingRule {
+	if x != nil {
+		return x.Pricing
+	}
+	return nil
+}
+
+type PricingRule struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Curve          []*PricePoint          `protobuf:"bytes,1,rep,name=curve,proto3" json:"curve,omitempty"` // at: demand in basis points of the capacity
+	Time           []*PricePoint          `protobuf:"bytes,2,rep,name=time,proto3" json:"time,omitempty"`   // at: hours until the event starts
+	StepEverySeats uint32                 `protobuf:"varint,3,opt,name=step_every_seats,json=stepEverySeats,proto3" json:"step_every_seats,omitempty"`
+	StepAddMinor   int64                  `protobuf:"varint,4,opt,name=step_add_minor,json=stepAddMinor,proto3" json:"step_add_minor,omitempty"`
+	FloorBps       uint32                 `protobuf:"varint,5,opt,name=floor_bps,json=floorBps,proto3" json:"floor_bps,omitempty"`
+	CeilingBps     uint32                 `protobuf:"varint,6,opt,name=ceiling_bps,json=ceilingBps,proto3" json:"ceiling_bps,omitempty"`
+	RoundMinor     int64                  `protobuf:"varint,7,opt,name=round_minor,json=roundMinor,proto3" json:"round_minor,omitempty"`
+	Rounding       uint32                 `protobuf:"varint,8,opt,name=rounding,proto3" json:"rounding,omitempty"` // 0 nearest, 1 up, 2 down
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PricingRule) Reset() {
+	*x = PricingRule{}
+	mi := &file_actors_eventpb_event_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PricingRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PricingRule) ProtoMessage() {}
+
+func (x *PricingRule) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_eventpb_event_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PricingRule.ProtoReflect.Descriptor instead.
+func (*PricingRule) Descriptor() ([]byte, []int) {
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PricingRule) GetCurve() []*PricePoint {
+	if x != nil {
+		return x.Curve
+	}
+	return nil
+}
+
+func (x *PricingRule) GetTime() []*PricePoint {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *PricingRule) GetStepEverySeats() uint32 {
+	if x != nil {
+		return x.StepEverySeats
+	}
+	return 0
+}
+
+func (x *PricingRule) GetStepAddMinor() int64 {
+	if x != nil {
+		return x.StepAddMinor
+	}
+	return 0
+}
+
+func (x *PricingRule) GetFloorBps() uint32 {
+	if x != nil {
+		return x.FloorBps
+	}
+	return 0
+}
+
+func (x *PricingRule) GetCeilingBps() uint32 {
+	if x != nil {
+		return x.CeilingBps
+	}
+	return 0
+}
+
+func (x *PricingRule) GetRoundMinor() int64 {
+	if x != nil {
+		return x.RoundMinor
+	}
+	return 0
+}
+
+func (x *PricingRule) GetRounding() uint32 {
+	if x != nil {
+		return x.Rounding
+	}
+	return 0
+}
+
+type PricePoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            uint32                 `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`
+	FactorBps     uint32                 `protobuf:"varint,2,opt,name=factor_bps,json=factorBps,proto3" json:"factor_bps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PricePoint) Reset() {
+	*x = PricePoint{}
+	mi := &file_actors_eventpb_event_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PricePoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PricePoint) ProtoMessage() {}
+
+func (x *PricePoint) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_eventpb_event_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PricePoint.ProtoReflect.Descriptor instead.
+func (*PricePoint) Descriptor() ([]byte, []int) {
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PricePoint) GetAt() uint32 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *PricePoint) GetFactorBps() uint32 {
+	if x != nil {
+		return x.FactorBps
+	}
+	return 0
+}
+
 type EventDetails struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1352,13 +2016,14 @@ type EventDetails struct {
 	HoldTtlMs      int64                  `protobuf:"varint,12,opt,name=hold_ttl_ms,json=holdTtlMs,proto3" json:"hold_ttl_ms,omitempty"`
 	MaxPerBooking  uint32                 `protobuf:"varint,13,opt,name=max_per_booking,json=maxPerBooking,proto3" json:"max_per_booking,omitempty"`
 	Tiers          []*Tier                `protobuf:"bytes,14,rep,name=tiers,proto3" json:"tiers,omitempty"`
+	MaxPerUser     uint32                 `protobuf:"varint,15,opt,name=max_per_user,json=maxPerUser,proto3" json:"max_per_user,omitempty"` // 0: no limit
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *EventDetails) Reset() {
 	*x = EventDetails{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[19]
+	mi := &file_actors_eventpb_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +2035,7 @@ func (x *EventDetails) String() string {
 func (*EventDetails) ProtoMessage() {}
 
 func (x *EventDetails) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[19]
+	mi := &file_actors_eventpb_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +2048,7 @@ func (x *EventDetails) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventDetails.ProtoReflect.Descriptor instead.
 func (*EventDetails) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{19}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EventDetails) GetName() string {
@@ -1484,6 +2149,13 @@ func (x *EventDetails) GetTiers() []*Tier {
 	return nil
 }
 
+func (x *EventDetails) GetMaxPerUser() uint32 {
+	if x != nil {
+		return x.MaxPerUser
+	}
+	return 0
+}
+
 type Tier struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1497,7 +2169,7 @@ type Tier struct {
 
 func (x *Tier) Reset() {
 	*x = Tier{}
-	mi := &file_actors_eventpb_event_proto_msgTypes[20]
+	mi := &file_actors_eventpb_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +2181,7 @@ func (x *Tier) String() string {
 func (*Tier) ProtoMessage() {}
 
 func (x *Tier) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_eventpb_event_proto_msgTypes[20]
+	mi := &file_actors_eventpb_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +2194,7 @@ func (x *Tier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tier.ProtoReflect.Descriptor instead.
 func (*Tier) Descriptor() ([]byte, []int) {
-	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{20}
+	return file_actors_eventpb_event_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Tier) GetName() string {
@@ -1564,7 +2236,7 @@ var File_actors_eventpb_event_proto protoreflect.FileDescriptor
 
 const file_actors_eventpb_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1aactors/eventpb/event.proto\x12\x10evently.event.v1\"\x80\x05\n" +
+	"\x1aactors/eventpb/event.proto\x12\x10evently.event.v1\"\xc9\a\n" +
 	"\aRequest\x12\x14\n" +
 	"\x05event\x18\x01 \x01(\x06R\x05event\x12\x10\n" +
 	"\x03who\x18\x02 \x01(\x06R\x03who\x12\x1d\n" +
@@ -1582,7 +2254,15 @@ const file_actors_eventpb_event_proto_rawDesc = "" +
 	"\x06revise\x18\x0f \x01(\v2\x18.evently.event.v1.ReviseH\x00R\x06revise\x125\n" +
 	"\apublish\x18\x10 \x01(\v2\x19.evently.event.v1.PublishH\x00R\apublish\x12B\n" +
 	"\fcancel_event\x18\x11 \x01(\v2\x1d.evently.event.v1.CancelEventH\x00R\vcancelEvent\x12/\n" +
-	"\x05sweep\x18\x12 \x01(\v2\x17.evently.event.v1.SweepH\x00R\x05sweepB\t\n" +
+	"\x05sweep\x18\x12 \x01(\v2\x17.evently.event.v1.SweepH\x00R\x05sweep\x12E\n" +
+	"\rjoin_waitlist\x18\x13 \x01(\v2\x1e.evently.event.v1.JoinWaitlistH\x00R\fjoinWaitlist\x12H\n" +
+	"\x0eleave_waitlist\x18\x14 \x01(\v2\x1f.evently.event.v1.LeaveWaitlistH\x00R\rleaveWaitlist\x12>\n" +
+	"\n" +
+	"prioritize\x18\x15 \x01(\v2\x1c.evently.event.v1.PrioritizeH\x00R\n" +
+	"prioritize\x12?\n" +
+	"\vset_pricing\x18\x16 \x01(\v2\x1c.evently.event.v1.SetPricingH\x00R\n" +
+	"setPricing\x125\n" +
+	"\areprice\x18\x17 \x01(\v2\x19.evently.event.v1.RepriceH\x00R\arepriceB\t\n" +
 	"\acommand\"\x8c\x01\n" +
 	"\x04Book\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\x06R\x04user\x12\x15\n" +
@@ -1605,7 +2285,28 @@ const file_actors_eventpb_event_proto_rawDesc = "" +
 	"\adetails\x18\x02 \x01(\v2\x1e.evently.event.v1.EventDetailsR\adetails\"\t\n" +
 	"\aPublish\"\r\n" +
 	"\vCancelEvent\"\a\n" +
-	"\x05Sweep\"\xe8\x01\n" +
+	"\x05Sweep\"\xb3\x01\n" +
+	"\fJoinWaitlist\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\x06R\x04user\x12\x15\n" +
+	"\x06key_hi\x18\x02 \x01(\x06R\x05keyHi\x12\x15\n" +
+	"\x06key_lo\x18\x03 \x01(\x06R\x05keyLo\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\x06R\x05token\x12,\n" +
+	"\x05items\x18\x05 \x03(\v2\x16.evently.event.v1.ItemR\x05items\x12\x1d\n" +
+	"\n" +
+	"on_release\x18\x06 \x01(\rR\tonRelease\"#\n" +
+	"\rLeaveWaitlist\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\x06R\x04user\">\n" +
+	"\n" +
+	"Prioritize\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\x06R\x05token\x12\x1a\n" +
+	"\bpriority\x18\x02 \x01(\x11R\bpriority\"r\n" +
+	"\n" +
+	"SetPricing\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x121\n" +
+	"\x04rule\x18\x02 \x01(\v2\x1d.evently.event.v1.PricingRuleR\x04rule\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\"\n" +
+	"\aReprice\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"\xe8\x01\n" +
 	"\bResponse\x12/\n" +
 	"\x05reply\x18\x01 \x01(\v2\x17.evently.event.v1.ReplyH\x00R\x05reply\x12/\n" +
 	"\x05error\x18\x02 \x01(\v2\x17.evently.event.v1.ErrorH\x00R\x05error\x12/\n" +
@@ -1613,11 +2314,12 @@ const file_actors_eventpb_event_proto_rawDesc = "" +
 	"\n" +
 	"unresolved\x18\x04 \x01(\v2\x1c.evently.event.v1.UnresolvedH\x00R\n" +
 	"unresolvedB\t\n" +
-	"\aoutcome\"\x93\x01\n" +
+	"\aoutcome\"\xc5\x01\n" +
 	"\x05Reply\x12?\n" +
 	"\vreservation\x18\x01 \x01(\v2\x1d.evently.event.v1.ReservationR\vreservation\x12-\n" +
 	"\x05event\x18\x02 \x01(\v2\x17.evently.event.v1.EventR\x05event\x12\x1a\n" +
-	"\breplayed\x18\x03 \x01(\bR\breplayed\"\xad\x01\n" +
+	"\breplayed\x18\x03 \x01(\bR\breplayed\x120\n" +
+	"\x06waiter\x18\x04 \x01(\v2\x18.evently.event.v1.WaiterR\x06waiter\"\xad\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x1c\n" +
@@ -1647,14 +2349,48 @@ const file_actors_eventpb_event_proto_rawDesc = "" +
 	"\x0fconfirmed_at_ms\x18\t \x01(\x03R\rconfirmedAtMs\x12\x1e\n" +
 	"\vended_at_ms\x18\n" +
 	" \x01(\x03R\tendedAtMs\x12\x10\n" +
-	"\x03seq\x18\v \x01(\x04R\x03seq\"\xc5\x01\n" +
+	"\x03seq\x18\v \x01(\x04R\x03seq\"\xd8\x02\n" +
+	"\x06Waiter\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\x06R\x05event\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x06R\x05token\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\x06R\x04user\x12,\n" +
+	"\x05items\x18\x04 \x03(\v2\x16.evently.event.v1.ItemR\x05items\x12\x1d\n" +
+	"\n" +
+	"on_release\x18\x05 \x01(\rR\tonRelease\x12\x1a\n" +
+	"\bpriority\x18\x06 \x01(\x11R\bpriority\x12\x1a\n" +
+	"\bposition\x18\a \x01(\rR\bposition\x12\x16\n" +
+	"\x06status\x18\b \x01(\rR\x06status\x12 \n" +
+	"\fjoined_at_ms\x18\t \x01(\x03R\n" +
+	"joinedAtMs\x12\x1e\n" +
+	"\vended_at_ms\x18\n" +
+	" \x01(\x03R\tendedAtMs\x12\x1d\n" +
+	"\n" +
+	"joined_seq\x18\v \x01(\x04R\tjoinedSeq\x12\x10\n" +
+	"\x03seq\x18\f \x01(\x04R\x03seq\"\xfe\x01\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x1c\n" +
 	"\torganizer\x18\x02 \x01(\x06R\torganizer\x12\x16\n" +
 	"\x06status\x18\x03 \x01(\rR\x06status\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x04R\aversion\x12\"\n" +
 	"\rcreated_at_ms\x18\x05 \x01(\x03R\vcreatedAtMs\x128\n" +
-	"\adetails\x18\x06 \x01(\v2\x1e.evently.event.v1.EventDetailsR\adetails\"\xca\x03\n" +
+	"\adetails\x18\x06 \x01(\v2\x1e.evently.event.v1.EventDetailsR\adetails\x127\n" +
+	"\apricing\x18\a \x01(\v2\x1d.evently.event.v1.PricingRuleR\apricing\"\xbe\x02\n" +
+	"\vPricingRule\x122\n" +
+	"\x05curve\x18\x01 \x03(\v2\x1c.evently.event.v1.PricePointR\x05curve\x120\n" +
+	"\x04time\x18\x02 \x03(\v2\x1c.evently.event.v1.PricePointR\x04time\x12(\n" +
+	"\x10step_every_seats\x18\x03 \x01(\rR\x0estepEverySeats\x12$\n" +
+	"\x0estep_add_minor\x18\x04 \x01(\x03R\fstepAddMinor\x12\x1b\n" +
+	"\tfloor_bps\x18\x05 \x01(\rR\bfloorBps\x12\x1f\n" +
+	"\vceiling_bps\x18\x06 \x01(\rR\n" +
+	"ceilingBps\x12\x1f\n" +
+	"\vround_minor\x18\a \x01(\x03R\n" +
+	"roundMinor\x12\x1a\n" +
+	"\brounding\x18\b \x01(\rR\brounding\";\n" +
+	"\n" +
+	"PricePoint\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\rR\x02at\x12\x1d\n" +
+	"\n" +
+	"factor_bps\x18\x02 \x01(\rR\tfactorBps\"\xec\x03\n" +
 	"\fEventDetails\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x1a\n" +
@@ -1672,7 +2408,9 @@ const file_actors_eventpb_event_proto_rawDesc = "" +
 	"\x0fsales_end_at_ms\x18\v \x01(\x03R\fsalesEndAtMs\x12\x1e\n" +
 	"\vhold_ttl_ms\x18\f \x01(\x03R\tholdTtlMs\x12&\n" +
 	"\x0fmax_per_booking\x18\r \x01(\rR\rmaxPerBooking\x12,\n" +
-	"\x05tiers\x18\x0e \x03(\v2\x16.evently.event.v1.TierR\x05tiers\"\x9b\x01\n" +
+	"\x05tiers\x18\x0e \x03(\v2\x16.evently.event.v1.TierR\x05tiers\x12 \n" +
+	"\fmax_per_user\x18\x0f \x01(\rR\n" +
+	"maxPerUser\"\x9b\x01\n" +
 	"\x04Tier\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\rR\bcapacity\x12(\n" +
@@ -1693,29 +2431,37 @@ func file_actors_eventpb_event_proto_rawDescGZIP() []byte {
 	return file_actors_eventpb_event_proto_rawDescData
 }
 
-var file_actors_eventpb_event_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_actors_eventpb_event_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_actors_eventpb_event_proto_goTypes = []any{
-	(*Request)(nil),      // 0: evently.event.v1.Request
-	(*Book)(nil),         // 1: evently.event.v1.Book
-	(*Confirm)(nil),      // 2: evently.event.v1.Confirm
-	(*Release)(nil),      // 3: evently.event.v1.Release
-	(*Cancel)(nil),       // 4: evently.event.v1.Cancel
-	(*Expire)(nil),       // 5: evently.event.v1.Expire
-	(*Revise)(nil),       // 6: evently.event.v1.Revise
-	(*Publish)(nil),      // 7: evently.event.v1.Publish
-	(*CancelEvent)(nil),  // 8: evently.event.v1.CancelEvent
-	(*Sweep)(nil),        // 9: evently.event.v1.Sweep
-	(*Response)(nil),     // 10: evently.event.v1.Response
-	(*Reply)(nil),        // 11: evently.event.v1.Reply
-	(*Error)(nil),        // 12: evently.event.v1.Error
-	(*FieldError)(nil),   // 13: evently.event.v1.FieldError
-	(*Moved)(nil),        // 14: evently.event.v1.Moved
-	(*Unresolved)(nil),   // 15: evently.event.v1.Unresolved
-	(*Item)(nil),         // 16: evently.event.v1.Item
-	(*Reservation)(nil),  // 17: evently.event.v1.Reservation
-	(*Event)(nil),        // 18: evently.event.v1.Event
-	(*EventDetails)(nil), // 19: evently.event.v1.EventDetails
-	(*Tier)(nil),         // 20: evently.event.v1.Tier
+	(*Request)(nil),       // 0: evently.event.v1.Request
+	(*Book)(nil),          // 1: evently.event.v1.Book
+	(*Confirm)(nil),       // 2: evently.event.v1.Confirm
+	(*Release)(nil),       // 3: evently.event.v1.Release
+	(*Cancel)(nil),        // 4: evently.event.v1.Cancel
+	(*Expire)(nil),        // 5: evently.event.v1.Expire
+	(*Revise)(nil),        // 6: evently.event.v1.Revise
+	(*Publish)(nil),       // 7: evently.event.v1.Publish
+	(*CancelEvent)(nil),   // 8: evently.event.v1.CancelEvent
+	(*Sweep)(nil),         // 9: evently.event.v1.Sweep
+	(*JoinWaitlist)(nil),  // 10: evently.event.v1.JoinWaitlist
+	(*LeaveWaitlist)(nil), // 11: evently.event.v1.LeaveWaitlist
+	(*Prioritize)(nil),    // 12: evently.event.v1.Prioritize
+	(*SetPricing)(nil),    // 13: evently.event.v1.SetPricing
+	(*Reprice)(nil),       // 14: evently.event.v1.Reprice
+	(*Response)(nil),      // 15: evently.event.v1.Response
+	(*Reply)(nil),         // 16: evently.event.v1.Reply
+	(*Error)(nil),         // 17: evently.event.v1.Error
+	(*FieldError)(nil),    // 18: evently.event.v1.FieldError
+	(*Moved)(nil),         // 19: evently.event.v1.Moved
+	(*Unresolved)(nil),    // 20: evently.event.v1.Unresolved
+	(*Item)(nil),          // 21: evently.event.v1.Item
+	(*Reservation)(nil),   // 22: evently.event.v1.Reservation
+	(*Waiter)(nil),        // 23: evently.event.v1.Waiter
+	(*Event)(nil),         // 24: evently.event.v1.Event
+	(*PricingRule)(nil),   // 25: evently.event.v1.PricingRule
+	(*PricePoint)(nil),    // 26: evently.event.v1.PricePoint
+	(*EventDetails)(nil),  // 27: evently.event.v1.EventDetails
+	(*Tier)(nil),          // 28: evently.event.v1.Tier
 }
 var file_actors_eventpb_event_proto_depIdxs = []int32{
 	1,  // 0: evently.event.v1.Request.book:type_name -> evently.event.v1.Book
@@ -1727,23 +2473,35 @@ var file_actors_eventpb_event_proto_depIdxs = []int32{
 	7,  // 6: evently.event.v1.Request.publish:type_name -> evently.event.v1.Publish
 	8,  // 7: evently.event.v1.Request.cancel_event:type_name -> evently.event.v1.CancelEvent
 	9,  // 8: evently.event.v1.Request.sweep:type_name -> evently.event.v1.Sweep
-	16, // 9: evently.event.v1.Book.items:type_name -> evently.event.v1.Item
-	19, // 10: evently.event.v1.Revise.details:type_name -> evently.event.v1.EventDetails
-	11, // 11: evently.event.v1.Response.reply:type_name -> evently.event.v1.Reply
-	12, // 12: evently.event.v1.Response.error:type_name -> evently.event.v1.Error
-	14, // 13: evently.event.v1.Response.moved:type_name -> evently.event.v1.Moved
-	15, // 14: evently.event.v1.Response.unresolved:type_name -> evently.event.v1.Unresolved
-	17, // 15: evently.event.v1.Reply.reservation:type_name -> evently.event.v1.Reservation
-	18, // 16: evently.event.v1.Reply.event:type_name -> evently.event.v1.Event
-	13, // 17: evently.event.v1.Error.fields:type_name -> evently.event.v1.FieldError
-	16, // 18: evently.event.v1.Reservation.items:type_name -> evently.event.v1.Item
-	19, // 19: evently.event.v1.Event.details:type_name -> evently.event.v1.EventDetails
-	20, // 20: evently.event.v1.EventDetails.tiers:type_name -> evently.event.v1.Tier
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	10, // 9: evently.event.v1.Request.join_waitlist:type_name -> evently.event.v1.JoinWaitlist
+	11, // 10: evently.event.v1.Request.leave_waitlist:type_name -> evently.event.v1.LeaveWaitlist
+	12, // 11: evently.event.v1.Request.prioritize:type_name -> evently.event.v1.Prioritize
+	13, // 12: evently.event.v1.Request.set_pricing:type_name -> evently.event.v1.SetPricing
+	14, // 13: evently.event.v1.Request.reprice:type_name -> evently.event.v1.Reprice
+	21, // 14: evently.event.v1.Book.items:type_name -> evently.event.v1.Item
+	27, // 15: evently.event.v1.Revise.details:type_name -> evently.event.v1.EventDetails
+	21, // 16: evently.event.v1.JoinWaitlist.items:type_name -> evently.event.v1.Item
+	25, // 17: evently.event.v1.SetPricing.rule:type_name -> evently.event.v1.PricingRule
+	16, // 18: evently.event.v1.Response.reply:type_name -> evently.event.v1.Reply
+	17, // 19: evently.event.v1.Response.error:type_name -> evently.event.v1.Error
+	19, // 20: evently.event.v1.Response.moved:type_name -> evently.event.v1.Moved
+	20, // 21: evently.event.v1.Response.unresolved:type_name -> evently.event.v1.Unresolved
+	22, // 22: evently.event.v1.Reply.reservation:type_name -> evently.event.v1.Reservation
+	24, // 23: evently.event.v1.Reply.event:type_name -> evently.event.v1.Event
+	23, // 24: evently.event.v1.Reply.waiter:type_name -> evently.event.v1.Waiter
+	18, // 25: evently.event.v1.Error.fields:type_name -> evently.event.v1.FieldError
+	21, // 26: evently.event.v1.Reservation.items:type_name -> evently.event.v1.Item
+	21, // 27: evently.event.v1.Waiter.items:type_name -> evently.event.v1.Item
+	27, // 28: evently.event.v1.Event.details:type_name -> evently.event.v1.EventDetails
+	25, // 29: evently.event.v1.Event.pricing:type_name -> evently.event.v1.PricingRule
+	26, // 30: evently.event.v1.PricingRule.curve:type_name -> evently.event.v1.PricePoint
+	26, // 31: evently.event.v1.PricingRule.time:type_name -> evently.event.v1.PricePoint
+	28, // 32: evently.event.v1.EventDetails.tiers:type_name -> evently.event.v1.Tier
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_actors_eventpb_event_proto_init() }
@@ -1761,8 +2519,13 @@ func file_actors_eventpb_event_proto_init() {
 		(*Request_Publish)(nil),
 		(*Request_CancelEvent)(nil),
 		(*Request_Sweep)(nil),
+		(*Request_JoinWaitlist)(nil),
+		(*Request_LeaveWaitlist)(nil),
+		(*Request_Prioritize)(nil),
+		(*Request_SetPricing)(nil),
+		(*Request_Reprice)(nil),
 	}
-	file_actors_eventpb_event_proto_msgTypes[10].OneofWrappers = []any{
+	file_actors_eventpb_event_proto_msgTypes[15].OneofWrappers = []any{
 		(*Response_Reply)(nil),
 		(*Response_Error)(nil),
 		(*Response_Moved)(nil),
@@ -1774,7 +2537,7 @@ func file_actors_eventpb_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_actors_eventpb_event_proto_rawDesc), len(file_actors_eventpb_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
