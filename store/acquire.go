@@ -21,7 +21,7 @@ with ended as (
     select owner as previous from event_heads where event_id = $1 for update
 )
 update event_heads set epoch = epoch + 1, owner = $2 from ended where event_id = $1
-returning epoch, seq, last_at, capacity, held, booked, clock_timestamp(), previous`
+returning epoch, seq, last_at, capacity, held, booked, waiting, clock_timestamp(), previous`
 
 // lockTimeoutSQL bounds each wait for a lock in its transaction, in milliseconds.
 const lockTimeoutSQL = `select set_config('lock_timeout', $1, true)`
@@ -29,10 +29,15 @@ const lockTimeoutSQL = `select set_config('lock_timeout', $1, true)`
 // lockWaitMax bounds the wait for an owner that hangs in the middle of a commit, and is not evicted.
 const lockWaitMax = 5 * time.Second
 
-// forgetKeysSQL clears keys that are past their time; see Acquire.
-const forgetKeysSQL = `
+// forgetKeysSQL and forgetWaitKeysSQL clear keys that are past their time; see Acquire.
+const (
+	forgetKeysSQL = `
 update reservations set key = null
 where event_id = $1 and key is not null and ended_at < $2`
+	forgetWaitKeysSQL = `
+update waitlist set key = null
+where event_id = $1 and key is not null and ended_at < $2`
+)
 
 // errSuperseded is for an acquisition that another one followed before the event was loaded.
 var errSuperseded = fmt.Errorf("%w: %w", evently.ErrUnavailable, evently.ErrFenced)
@@ -95,6 +100,7 @@ type head struct {
 	owner                  [16]byte
 	lastAt, now            time.Time
 	capacity, held, booked []int32
+	waiting                int
 }
 
 // takeHead is the first phase.
@@ -107,7 +113,7 @@ func (j *Journal) takeHead(ctx context.Context, conn *pgx.Conn, event evently.Ev
 	var previous [16]byte
 	j.limitLockWait(&batch)
 	batch.Queue(acquireSQL, int64(event), pgtype.UUID{Bytes: h.owner, Valid: true}).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&h.epoch, &h.seq, &h.lastAt, &h.capacity, &h.held, &h.booked, &h.now, &previous)
+		return row.Scan(&h.epoch, &h.seq, &h.lastAt, &h.capacity, &h.held, &h.booked, &h.waiting, &h.now, &previous)
 	})
 	if err := conn.SendBatch(ctx, &batch).Close(); err != nil {
 		return nil, err
@@ -138,6 +144,7 @@ func (j *Journal) forgetKeys(ctx context.Context, conn *pgx.Conn, event evently.
 	var batch pgx.Batch // one transaction
 	j.limitLockWait(&batch)
 	batch.Queue(forgetKeysSQL, int64(event), before)
+	batch.Queue(forgetWaitKeysSQL, int64(event), before)
 	return conn.SendBatch(ctx, &batch).Close()
 }
 

@@ -14,33 +14,47 @@ import (
 // A reservation that changes several times in one batch is written once, in its last form, by its first entry there
 // (apply): two data-modifying parts of one statement do not see each other's rows. The same goes for an event, which is
 // written by its last entry. Indexes: the primary keys.
-const appendSQL = `
+//
+// It is for batches that concern no waiter; for others there is appendWaitlistSQL, which has more parts and costs more.
+const appendSQL = appendHeads + `
+), entry as materialized (
+    select e.* from unnest(` + entryArrays + `)
+        as e (` + entryColumns + `)
+        join head h on h.event_id = e.event_id and h.epoch = e.epoch
+), journaled as (
+    insert into journal (` + journalColumns + `)
+    select ` + journalValues + ` from entry
+` + appendRows + `
+)` + appendOutcome
+
+// The parts of appendSQL and appendWaitlistSQL.
+const (
+	appendHeads = `
 with batch as (
     select * from unnest($1::int8[], $2::int8[], $3::uuid[], $4::int8[], $5::int8[], $6::timestamptz[],
-        $7::text[], $8::text[], $9::text[], $10::timestamptz[])
-        as b (event_id, epoch, owner, prev_seq, seq, last_at, capacity, held, booked, next_due)
+        $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::int4[])
+        as b (event_id, epoch, owner, prev_seq, seq, last_at, capacity, held, booked, next_due, waiting)
 ), locked as (
     -- In the order of the ids, so that two statements cannot deadlock.
     select event_id from event_heads where event_id = any ($1::int8[]) order by event_id for update
 ), head as (
     update event_heads h
     set seq = b.seq, last_at = b.last_at, capacity = b.capacity::int4[], held = b.held::int4[], booked = b.booked::int4[],
-        next_due = b.next_due
+        next_due = b.next_due, waiting = b.waiting
     from batch b join locked l on l.event_id = b.event_id
     where h.event_id = b.event_id and h.epoch = b.epoch and h.owner = b.owner and h.seq = b.prev_seq
-    returning h.event_id, h.epoch
-), entry as materialized (
-    select e.* from unnest($11::int8[], $31::int8[], $12::int8[], $13::int2[], $14::timestamptz[], $15::int8[], $16::text[],
-        $17::int8[], $18::int8[], $19::int2[], $20::int4[], $21::int8[], $22::timestamptz[], $23::text[], $24::uuid[],
-        $25::bool[], $26::int2[], $27::timestamptz[], $28::int8[], $29::timestamptz[], $30::int8[])
-        as e (event_id, epoch, seq, kind, at, who, request_id, token, user_id, tier, quantity, unit_price, expires_at, data, key,
-            apply, status, confirmed_at, confirmed_seq, ended_at, last_seq)
-        join head h on h.event_id = e.event_id and h.epoch = e.epoch
-), journaled as (
-    insert into journal (event_id, seq, epoch, kind, at, who, request_id, token, user_id, tier, quantity, unit_price,
-        expires_at, data)
-    select event_id, seq, epoch, kind, at, who, request_id, token, user_id, tier, quantity, unit_price, expires_at, data::jsonb
-    from entry
+    returning h.event_id, h.epoch`
+
+	entryArrays = `$12::int8[], $13::int8[], $14::int2[], $15::timestamptz[], $16::int8[], $17::text[], $18::int8[],
+        $19::int8[], $20::int2[], $21::int4[], $22::int8[], $23::timestamptz[], $24::text[], $25::uuid[], $26::bool[],
+        $27::int2[], $28::timestamptz[], $29::int8[], $30::timestamptz[], $31::int8[], $32::int8[]`
+	entryColumns = `event_id, seq, kind, at, who, request_id, token, user_id, tier, quantity, unit_price, expires_at, data, key,
+            apply, status, confirmed_at, confirmed_seq, ended_at, last_seq, epoch`
+
+	journalColumns = `event_id, seq, epoch, kind, at, who, request_id, token, user_id, tier, quantity, unit_price, expires_at, data`
+	journalValues  = `event_id, seq, epoch, kind, at, who, request_id, token, user_id, tier, quantity, unit_price, expires_at, data::jsonb`
+
+	appendRows = `
 ), held as (
     insert into reservations (event_id, token, user_id, status, tier, quantity, unit_price, more, created_at, expires_at,
         confirmed_at, ended_at, created_seq, confirmed_seq, seq, key)
@@ -59,15 +73,18 @@ with batch as (
     set status = d.status, version = d.version, name = d.name, description = d.description, category = d.category,
         venue = d.venue, city = d.city, timezone = d.timezone, currency = d.currency, starts_at = d.starts_at,
         ends_at = d.ends_at, sales_start_at = d.sales_start_at, sales_end_at = d.sales_end_at, hold_ttl_ms = d.hold_ttl_ms,
-        max_per_booking = d.max_per_booking, tiers = d.tiers
+        max_per_booking = d.max_per_booking, max_per_user = d.max_per_user, tiers = d.tiers, pricing = d.pricing
     from entry e, jsonb_to_record(e.data::jsonb) as d (status int2, version int8, name text, description text, category text,
         venue text, city text, timezone text, currency text, starts_at timestamptz, ends_at timestamptz,
-        sales_start_at timestamptz, sales_end_at timestamptz, hold_ttl_ms int8, max_per_booking int4, tiers jsonb)
-    where e.kind in (2, 3, 4) and e.apply and v.event_id = e.event_id
-)
+        sales_start_at timestamptz, sales_end_at timestamptz, hold_ttl_ms int8, max_per_booking int4, max_per_user int4,
+        tiers jsonb, pricing jsonb)
+    where e.kind in (2, 3, 4, 14, 15) and e.apply and v.event_id = e.event_id`
+
+	appendOutcome = `
 select event_id, epoch, (extract(epoch from clock_timestamp()) * 1000)::int8 from head
-where (select count(*) from changed) = (select count(*) from entry where kind in (6, 7, 8) and apply)
-    or raise_error('EV001', 'a reservation that an entry changes is missing or has ended')`
+where ((select count(*) from changed) = (select count(*) from entry where kind in (6, 7, 8) and apply)
+    or raise_error('EV001', 'a reservation that an entry changes is missing or has ended'))`
+)
 
 // confirmSQL lists the events whose owner is still the owner: the answer to batches without entries.
 const confirmSQL = `
@@ -75,13 +92,14 @@ select h.event_id, h.epoch, (extract(epoch from clock_timestamp()) * 1000)::int8
 from unnest($1::int8[], $2::int8[], $3::uuid[], $4::int8[]) as b (event_id, epoch, owner, seq)
 join event_heads h on h.event_id = b.event_id and h.epoch = b.epoch and h.owner = b.owner and h.seq = b.seq`
 
-// appendArgs builds the parameters of appendSQL.
+// appendArgs builds the parameters of appendSQL and appendWaitlistSQL.
 type appendArgs struct {
-	heads   []column
-	entries []column
-	tiers   []byte
-	first   map[reservationKey]int // index in rows of a reservation's first entry, which writes its row
-	rows    []row
+	heads    []column
+	entries  []column
+	waitlist waitlistArgs
+	tiers    []byte
+	first    map[reservationKey]int // index in rows of a reservation's first entry, which writes its row
+	rows     []row
 }
 
 type reservationKey struct {
@@ -102,21 +120,23 @@ type row struct {
 
 func newAppendArgs() *appendArgs {
 	return &appendArgs{
-		heads: columnsOf(oidInt8, oidInt8, oidUUID, oidInt8, oidInt8, oidTime, oidText, oidText, oidText, oidTime),
+		heads: columnsOf(oidInt8, oidInt8, oidUUID, oidInt8, oidInt8, oidTime, oidText, oidText, oidText, oidTime, oidInt4),
 		entries: columnsOf(oidInt8, oidInt8, oidInt2, oidTime, oidInt8, oidText, oidInt8, oidInt8, oidInt2, oidInt4, oidInt8, oidTime,
 			oidText, oidUUID, oidBool, oidInt2, oidTime, oidInt8, oidTime, oidInt8, oidInt8),
-		first: make(map[reservationKey]int),
+		waitlist: newWaitlistArgs(),
+		first:    make(map[reservationKey]int),
 	}
 }
 
-// params returns the parameters for batches, valid until the next call.
-func (a *appendArgs) params(dst [][]byte, batches []*evently.Batch) ([][]byte, error) {
+// params returns the statement for batches and its parameters, valid until the next call.
+func (a *appendArgs) params(dst [][]byte, batches []*evently.Batch) (statement string, params [][]byte, err error) {
 	for i := range a.heads {
 		a.heads[i].reset()
 	}
 	for i := range a.entries {
 		a.entries[i].reset()
 	}
+	a.waitlist.reset()
 	clear(a.first)
 	clear(a.rows)
 	a.rows = a.rows[:0]
@@ -126,16 +146,22 @@ func (a *appendArgs) params(dst [][]byte, batches []*evently.Batch) ([][]byte, e
 	}
 	for i := range a.rows {
 		if err := a.addEntry(&a.rows[i]); err != nil {
-			return nil, err
+			return "", dst, err
 		}
 	}
-	for i := range a.heads {
-		dst = append(dst, a.heads[i].bytes())
+	dst = appendBytes(appendBytes(dst, a.heads), a.entries)
+	if len(a.waitlist.rows) == 0 {
+		return appendStatement, dst, nil
 	}
-	for i := range a.entries {
-		dst = append(dst, a.entries[i].bytes())
+	dst, err = a.waitlist.params(dst, a.rows)
+	return appendWaitlistStatement, dst, err
+}
+
+func appendBytes(dst [][]byte, columns []column) [][]byte {
+	for i := range columns {
+		dst = append(dst, columns[i].bytes())
 	}
-	return dst, nil
+	return dst
 }
 
 func (a *appendArgs) addHead(batch *evently.Batch) {
@@ -150,6 +176,7 @@ func (a *appendArgs) addHead(batch *evently.Batch) {
 	a.arrayText(&h[7], batch, func(t *evently.TierAvailability) int { return t.Held })
 	a.arrayText(&h[8], batch, func(t *evently.TierAvailability) int { return t.Booked })
 	h[9].time(batch.NextDue)
+	h[10].int4(batch.Waiting)
 }
 
 // arrayText appends the text form of an int4[]: unnest would flatten an array of arrays.
@@ -176,12 +203,19 @@ func (a *appendArgs) fold(batch *evently.Batch) {
 		switch entry.Kind {
 		case evently.HeldEntry:
 			next.status = evently.Held
+			if entry.Waiter {
+				a.waitlist.fold(batch, entry)
+			}
 		case evently.ConfirmedEntry:
 			next.status, next.confirms = evently.Confirmed, entry
 		case evently.CancelledEntry:
 			next.status, next.ended = evently.Cancelled, entry
 		case evently.ExpiredEntry:
 			next.status, next.ended = evently.Expired, entry
+		case evently.WaitlistedEntry, evently.WaiterPrioritizedEntry, evently.WaiterLeftEntry, evently.WaiterClosedEntry:
+			a.waitlist.fold(batch, entry)
+			a.rows = append(a.rows, next)
+			continue
 		default:
 			if event >= 0 {
 				a.rows[event].apply = false
@@ -227,13 +261,19 @@ func (a *appendArgs) addEntry(r *row) error {
 	} else {
 		c[6].null()
 	}
-	if entry.Kind == evently.HeldEntry {
-		first := entry.Items.At(0)
+	first := entry.Items.At(0)
+	switch entry.Kind {
+	case evently.HeldEntry:
 		c[7].int8(uint64(entry.User))
 		c[8].int2(first.Tier)
 		c[9].int4(first.Quantity)
 		c[10].int8(uint64(first.UnitPriceMinor))
-	} else {
+	case evently.WaitlistedEntry:
+		c[7].int8(uint64(entry.User))
+		c[8].int2(first.Tier)
+		c[9].int4(first.Quantity)
+		c[10].null()
+	default:
 		for i := 7; i <= 10; i++ {
 			c[i].null()
 		}

@@ -27,9 +27,9 @@ func NewCatalogue(pool *pgxpool.Pool) *Catalogue { return &Catalogue{pool} }
 const createEventSQL = `
 with event as (
     insert into events (event_id, organizer, status, version, created_at, name, description, category, venue, city, timezone,
-        currency, starts_at, ends_at, sales_start_at, sales_end_at, hold_ttl_ms, max_per_booking, tiers)
+        currency, starts_at, ends_at, sales_start_at, sales_end_at, hold_ttl_ms, max_per_booking, max_per_user, tiers, pricing)
     select event_id, organizer, status, version, created_at, name, description, category, venue, city, timezone,
-        currency, starts_at, ends_at, sales_start_at, sales_end_at, hold_ttl_ms, max_per_booking, tiers
+        currency, starts_at, ends_at, sales_start_at, sales_end_at, hold_ttl_ms, max_per_booking, max_per_user, tiers, pricing
     from jsonb_populate_record(null::events, $1)
     on conflict do nothing
     returning event_id, created_at
@@ -111,7 +111,7 @@ func (c *Catalogue) DeleteDraft(ctx context.Context, id evently.EventID, who eve
 	return nil
 }
 
-const stateColumns = `to_jsonb(e), h.seq, h.capacity, h.held, h.booked, now()`
+const stateColumns = `to_jsonb(e), h.seq, h.capacity, h.held, h.booked, h.waiting, now()`
 
 // stateSQL is one statement, so that the event and its counts belong together.
 const stateSQL = `select ` + stateColumns + ` from events e join event_heads h using (event_id) where e.event_id = $1`
@@ -126,8 +126,9 @@ func scanState(row pgx.Row) (*evently.State, error) {
 	var data []byte
 	var seq int64
 	var capacity, held, booked []int32
+	var waiting int
 	var asOf time.Time
-	if err := row.Scan(&data, &seq, &capacity, &held, &booked, &asOf); err != nil {
+	if err := row.Scan(&data, &seq, &capacity, &held, &booked, &waiting, &asOf); err != nil {
 		return nil, err
 	}
 	event, err := decodeEvent(data)
@@ -141,6 +142,7 @@ func scanState(row pgx.Row) (*evently.State, error) {
 		Event: event,
 		Availability: evently.Availability{
 			Event: event.ID, Seq: uint64(seq), AsOf: milliseconds(asOf), Tiers: make([]evently.TierAvailability, 0, len(capacity)),
+			Waiting: waiting,
 		},
 	}
 	for i := range capacity {
@@ -226,6 +228,30 @@ func (c *Catalogue) States(ctx context.Context, filter evently.EventFilter, page
 		next.Order = -int64(last.Totals().Booked)
 	}
 	return states, next, nil
+}
+
+// pricedEventsSQL is served by events_by_pricing.
+const pricedEventsSQL = `
+select event_id from events
+where pricing is not null and status = $1 and starts_at > clock_timestamp() and ($2 = 0::int8 or event_id > $2)
+order by event_id
+limit $3`
+
+// PricedEvents implements evently.Catalogue.
+func (c *Catalogue) PricedEvents(ctx context.Context, after evently.EventID, limit int) ([]evently.EventID, error) {
+	rows, err := c.pool.Query(ctx, pricedEventsSQL, evently.EventPublished, int64(after), limit)
+	if err != nil {
+		return nil, failed(err, "list priced events")
+	}
+	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (evently.EventID, error) {
+		var id int64
+		err := row.Scan(&id)
+		return evently.EventID(id), err
+	})
+	if err != nil {
+		return nil, failed(err, "list priced events")
+	}
+	return events, nil
 }
 
 // eventIDMin is the first id in the order of the tables, which is that of int8.

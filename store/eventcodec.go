@@ -14,25 +14,27 @@ import (
 // eventJSON is an event as the journal keeps it. Its keys are the columns of table events, so that SQL can turn one
 // into the other with jsonb_to_record. Identifiers are bit for bit the int8 of the tables.
 type eventJSON struct {
-	ID            int64     `json:"event_id"`
-	Organizer     int64     `json:"organizer"`
-	Status        uint8     `json:"status"`
-	Version       uint64    `json:"version"`
-	CreatedAt     time.Time `json:"created_at"`
-	Name          string    `json:"name"`
-	Description   string    `json:"description"`
-	Category      string    `json:"category"`
-	Venue         string    `json:"venue"`
-	City          string    `json:"city"`
-	Timezone      string    `json:"timezone"`
-	Currency      string    `json:"currency"`
-	StartsAt      time.Time `json:"starts_at"`
-	EndsAt        time.Time `json:"ends_at"`
-	SalesStartAt  time.Time `json:"sales_start_at,omitzero"` // absent becomes null
-	SalesEndAt    time.Time `json:"sales_end_at,omitzero"`
-	HoldTTL       int64     `json:"hold_ttl_ms"`
-	MaxPerBooking int       `json:"max_per_booking"`
-	Tiers         tiersJSON `json:"tiers"`
+	ID            int64        `json:"event_id"`
+	Organizer     int64        `json:"organizer"`
+	Status        uint8        `json:"status"`
+	Version       uint64       `json:"version"`
+	CreatedAt     time.Time    `json:"created_at"`
+	Name          string       `json:"name"`
+	Description   string       `json:"description"`
+	Category      string       `json:"category"`
+	Venue         string       `json:"venue"`
+	City          string       `json:"city"`
+	Timezone      string       `json:"timezone"`
+	Currency      string       `json:"currency"`
+	StartsAt      time.Time    `json:"starts_at"`
+	EndsAt        time.Time    `json:"ends_at"`
+	SalesStartAt  time.Time    `json:"sales_start_at,omitzero"` // absent becomes null
+	SalesEndAt    time.Time    `json:"sales_end_at,omitzero"`
+	HoldTTL       int64        `json:"hold_ttl_ms"`
+	MaxPerBooking int          `json:"max_per_booking"`
+	MaxPerUser    int          `json:"max_per_user"`
+	Tiers         tiersJSON    `json:"tiers"`
+	Pricing       *pricingJSON `json:"pricing,omitzero"`
 }
 
 // tiersJSON is the column tiers.
@@ -62,6 +64,60 @@ func (t tiersJSON) tiers() []evently.Tier {
 	return list
 }
 
+// pricingJSON is the column pricing.
+type pricingJSON struct {
+	Curve      []pricePointJSON `json:"curve,omitempty"`
+	Time       []pricePointJSON `json:"time,omitempty"`
+	Step       priceStepJSON    `json:"step,omitzero"`
+	FloorBps   int              `json:"floor_bps,omitzero"`
+	CeilingBps int              `json:"ceiling_bps,omitzero"`
+	RoundMinor int64            `json:"round_minor,omitzero"`
+	Rounding   uint8            `json:"rounding,omitzero"`
+}
+
+type pricePointJSON struct {
+	At        int `json:"at"`
+	FactorBps int `json:"factor_bps"`
+}
+
+type priceStepJSON struct {
+	EverySeats int   `json:"every_seats"`
+	AddMinor   int64 `json:"add_minor"`
+}
+
+func newPricingJSON(rule *evently.PricingRule) *pricingJSON {
+	if rule == nil {
+		return nil
+	}
+	return &pricingJSON{
+		Curve: convert(rule.Curve, func(p evently.PricePoint) pricePointJSON { return pricePointJSON(p) }),
+		Time:  convert(rule.Time, func(p evently.PricePoint) pricePointJSON { return pricePointJSON(p) }),
+		Step:  priceStepJSON(rule.Step), FloorBps: rule.FloorBps, CeilingBps: rule.CeilingBps,
+		RoundMinor: rule.RoundMinor, Rounding: uint8(rule.Rounding),
+	}
+}
+
+func (p *pricingJSON) rule() *evently.PricingRule {
+	if p == nil {
+		return nil
+	}
+	return &evently.PricingRule{
+		Curve: convert(p.Curve, func(p pricePointJSON) evently.PricePoint { return evently.PricePoint(p) }),
+		Time:  convert(p.Time, func(p pricePointJSON) evently.PricePoint { return evently.PricePoint(p) }),
+		Step:  evently.PriceStep(p.Step), FloorBps: p.FloorBps, CeilingBps: p.CeilingBps,
+		RoundMinor: p.RoundMinor, Rounding: evently.Rounding(p.Rounding),
+	}
+}
+
+// convert returns nil for an empty list.
+func convert[A, B any](list []A, one func(A) B) []B {
+	var converted []B
+	for _, a := range list {
+		converted = append(converted, one(a))
+	}
+	return converted
+}
+
 // newEventJSON cuts times to the millisecond.
 func newEventJSON(event *evently.Event) *eventJSON {
 	return &eventJSON{
@@ -70,7 +126,8 @@ func newEventJSON(event *evently.Event) *eventJSON {
 		Venue: event.Venue, City: event.City, Timezone: event.Timezone, Currency: event.Currency,
 		StartsAt: milliseconds(event.StartsAt), EndsAt: milliseconds(event.EndsAt),
 		SalesStartAt: milliseconds(event.SalesStartAt), SalesEndAt: milliseconds(event.SalesEndAt),
-		HoldTTL: event.HoldTTL.Milliseconds(), MaxPerBooking: event.MaxPerBooking, Tiers: newTiersJSON(event.Tiers),
+		HoldTTL: event.HoldTTL.Milliseconds(), MaxPerBooking: event.MaxPerBooking, MaxPerUser: event.MaxPerUser,
+		Tiers: newTiersJSON(event.Tiers), Pricing: newPricingJSON(event.Pricing),
 	}
 }
 
@@ -91,17 +148,18 @@ func decodeEvent(data []byte) (*evently.Event, error) {
 	}
 	return &evently.Event{
 		ID: evently.EventID(e.ID), Organizer: evently.UserID(e.Organizer), Status: evently.EventStatus(e.Status),
-		Version: e.Version, CreatedAt: milliseconds(e.CreatedAt),
+		Version: e.Version, CreatedAt: milliseconds(e.CreatedAt), Pricing: e.Pricing.rule(),
 		EventDetails: evently.EventDetails{
 			Name: e.Name, Description: e.Description, Category: e.Category, Venue: e.Venue, City: e.City,
 			Timezone: e.Timezone, Currency: e.Currency, StartsAt: milliseconds(e.StartsAt), EndsAt: milliseconds(e.EndsAt),
 			SalesStartAt: milliseconds(e.SalesStartAt), SalesEndAt: milliseconds(e.SalesEndAt),
-			HoldTTL: time.Duration(e.HoldTTL) * time.Millisecond, MaxPerBooking: e.MaxPerBooking, Tiers: e.Tiers.tiers(),
+			HoldTTL: time.Duration(e.HoldTTL) * time.Millisecond, MaxPerBooking: e.MaxPerBooking, MaxPerUser: e.MaxPerUser,
+			Tiers: e.Tiers.tiers(),
 		},
 	}, nil
 }
 
-// itemJSON is a line item in reservations.more and in the data of a HeldEntry.
+// itemJSON is a line item in reservations.more, waitlist.more and in the data of a HeldEntry or a WaitlistedEntry.
 type itemJSON struct {
 	Tier           int   `json:"tier"`
 	Quantity       int   `json:"quantity"`

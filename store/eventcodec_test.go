@@ -22,6 +22,31 @@ func anyTime(t *rapid.T, label string) time.Time {
 	return time.UnixMilli(rapid.Int64Range(from, to).Draw(t, label)).UTC()
 }
 
+var anyPricing = rapid.Custom(func(t *rapid.T) *evently.PricingRule {
+	points := func(label string) []evently.PricePoint {
+		return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) evently.PricePoint {
+			return evently.PricePoint{
+				At: rapid.IntRange(0, evently.HoursBeforeMax).Draw(t, "at"), FactorBps: rapid.IntRange(0, evently.FactorBpsMax).Draw(t, "factor"),
+			}
+		}), -1, 3).Draw(t, label)
+	}
+	if rapid.Bool().Draw(t, "no rule") {
+		return nil
+	}
+	rule := &evently.PricingRule{
+		Step:     evently.PriceStep{EverySeats: rapid.IntRange(0, 9).Draw(t, "every"), AddMinor: rapid.Int64().Draw(t, "add")},
+		FloorBps: rapid.IntRange(0, 9).Draw(t, "floor"), CeilingBps: rapid.IntRange(0, 9).Draw(t, "ceiling"),
+		RoundMinor: rapid.Int64Min(0).Draw(t, "multiple"), Rounding: evently.Rounding(rapid.Uint8Max(2).Draw(t, "rounding")),
+	}
+	if curve := points("curve"); len(curve) > 0 {
+		rule.Curve = curve
+	}
+	if hours := points("time"); len(hours) > 0 {
+		rule.Time = hours
+	}
+	return rule
+})
+
 var anyEvent = rapid.Custom(func(t *rapid.T) *evently.Event {
 	optional := func(label string) time.Time {
 		if rapid.Bool().Draw(t, label+" set") {
@@ -32,12 +57,13 @@ var anyEvent = rapid.Custom(func(t *rapid.T) *evently.Event {
 	return &evently.Event{
 		ID: evently.EventID(rapid.Uint64Min(1).Draw(t, "id")), Organizer: evently.UserID(rapid.Uint64().Draw(t, "organizer")),
 		Status:  evently.EventStatus(rapid.Uint8Max(2).Draw(t, "status")),
-		Version: rapid.Uint64Max(1<<63-1).Draw(t, "version"), CreatedAt: anyTime(t, "created"),
+		Version: rapid.Uint64Max(1<<63-1).Draw(t, "version"), CreatedAt: anyTime(t, "created"), Pricing: anyPricing.Draw(t, "pricing"),
 		EventDetails: evently.EventDetails{
 			Name: anyText.Draw(t, "name"), Description: anyText.Draw(t, "description"), Category: anyText.Draw(t, "category"),
 			Venue: anyText.Draw(t, "venue"), City: anyText.Draw(t, "city"), Timezone: "Europe/Berlin", Currency: "EUR",
 			StartsAt: anyTime(t, "start"), EndsAt: anyTime(t, "end"), SalesStartAt: optional("sales start"), SalesEndAt: optional("sales end"),
 			HoldTTL: time.Duration(rapid.Int64Range(1, 7*24*3600).Draw(t, "ttl")) * time.Second, MaxPerBooking: rapid.IntRange(1, 1000).Draw(t, "max"),
+			MaxPerUser: rapid.IntRange(0, evently.MaxPerUserMax).Draw(t, "max of a user"),
 			Tiers: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) evently.Tier {
 				return evently.Tier{
 					Name: anyText.Draw(t, "tier"), Capacity: rapid.IntRange(0, evently.CapacityMax/32).Draw(t, "capacity"),

@@ -89,11 +89,7 @@ func (h *History) Reservations(ctx context.Context, filter evently.ReservationFi
 	var err error
 	switch {
 	case filter.User != 0:
-		before, event, token := pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, int64(math.MaxInt64), int64(math.MaxInt64)
-		if page.After != nil {
-			before = pgtype.Timestamptz{Time: time.UnixMilli(page.After.Order), Valid: true}
-			event, token = int64(page.After.Event), int64(page.After.Token)
-		}
+		before, event, token := beforeCursor(page.After)
 		rows, err = h.pool.Query(ctx, reservationsOfUserSQL, int64(filter.User), before, event, token, int64(filter.Event),
 			numbers(filter.Statuses), limit+1)
 	case filter.Event != 0:
@@ -125,4 +121,12 @@ func (h *History) Reservations(ctx context.Context, filter evently.ReservationFi
 		next.Order = last.CreatedAt.UnixMilli()
 	}
 	return list, next, nil
+}
+
+// beforeCursor is the columns of a cursor in a list that has the newest first; before all without one.
+func beforeCursor(cursor *evently.Cursor) (at pgtype.Timestamptz, event, token int64) {
+	if cursor == nil {
+		return pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, math.MaxInt64, math.MaxInt64
+	}
+	return pgtype.Timestamptz{Time: time.UnixMilli(cursor.Order), Valid: true}, int64(cursor.Event), int64(cursor.Token)
 }

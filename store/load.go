@@ -23,13 +23,13 @@ select h.epoch, h.owner, to_jsonb(e)
 from event_heads h join events e on e.event_id = h.event_id
 where h.event_id = $1`
 
-	// loadReservationsSQL reads what a ledger knows: live reservations, and ended ones whose key is still kept. It uses the
-	// index reservations_by_event, in whose order most of the rows lie.
+	// loadReservationsSQL reads what a ledger knows: live reservations, and ended ones whose key is still kept, or would be if they
+	// had one: those that served a waiter have none. It uses the index reservations_by_event, in whose order most of the rows lie.
 	loadReservationsSQL = `
 select token, user_id, status, tier, quantity, unit_price, more::text, created_at, expires_at, confirmed_at, ended_at,
     created_seq, confirmed_seq, seq, key
 from reservations
-where event_id = $1 and (ended_at is null or key is not null)
+where event_id = $1 and (ended_at is null or key is not null or ended_at >= $2)
 order by created_seq`
 
 	endLoadSQL = `commit`
@@ -41,7 +41,7 @@ const loadQuick = 50 * time.Millisecond
 // loaded is an event as a snapshot shows it.
 type loaded struct {
 	ledger  *evently.Ledger
-	overdue bool // some ended reservations have keys that are past their time, and that the ledger does not know
+	overdue bool // some have ended and have keys that are past their time, and that the ledger does not know
 	now     time.Time
 }
 
@@ -55,8 +55,13 @@ func load(ctx context.Context, conn *pgx.Conn, owned *head) (l loaded, err error
 		l.ledger, err = readEvent(row, owned)
 		return err
 	})
-	batch.Queue(loadReservationsSQL, int64(owned.event)).Query(func(rows pgx.Rows) (err error) {
+	batch.Queue(loadReservationsSQL, int64(owned.event), owned.now.Add(-evently.KeyRetentionMin)).Query(func(rows pgx.Rows) (err error) {
 		l.overdue, err = readReservations(rows, l.ledger, owned.now.Add(-evently.KeyRetention))
+		return err
+	})
+	batch.Queue(loadWaitersSQL, int64(owned.event)).Query(func(rows pgx.Rows) error {
+		overdue, err := readWaiters(rows, l.ledger, owned.now.Add(-evently.KeyRetention))
+		l.overdue = l.overdue || overdue
 		return err
 	})
 	batch.Queue(nowSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&l.now) })
@@ -64,7 +69,7 @@ func load(ctx context.Context, conn *pgx.Conn, owned *head) (l loaded, err error
 	if err := conn.SendBatch(ctx, &batch).Close(); err != nil {
 		return l, err
 	}
-	if err := checkHead(l.ledger, owned.capacity, owned.held, owned.booked); err != nil {
+	if err := checkHead(l.ledger, owned); err != nil {
 		return l, err
 	}
 	if time.Since(began) > loadQuick {
@@ -208,18 +213,21 @@ func scanStored(rows pgx.Rows) (r storedReservation, err error) {
 	return r, err
 }
 
-// checkHead compares the sums of the reservations with the head, which was written on its own.
-func checkHead(ledger *evently.Ledger, capacity, held, booked []int32) error {
+// checkHead compares the sums of the reservations and waiters with the head, which was written on its own.
+func checkHead(ledger *evently.Ledger, owned *head) error {
 	if err := ledger.Check(); err != nil {
 		return err
 	}
 	var sums evently.Availability
 	ledger.Availability(&sums)
-	if len(sums.Tiers) != len(capacity) || len(capacity) != len(held) || len(capacity) != len(booked) {
-		return fmt.Errorf("storage is damaged: %d tiers, and %d in the head", len(sums.Tiers), len(capacity))
+	if len(sums.Tiers) != len(owned.capacity) || len(owned.capacity) != len(owned.held) || len(owned.capacity) != len(owned.booked) {
+		return fmt.Errorf("storage is damaged: %d tiers, and %d in the head", len(sums.Tiers), len(owned.capacity))
+	}
+	if sums.Waiting != owned.waiting {
+		return fmt.Errorf("storage is damaged: %d rows wait, and %d in the head", sums.Waiting, owned.waiting)
 	}
 	for i, sum := range sums.Tiers {
-		head := evently.TierAvailability{Capacity: int(capacity[i]), Held: int(held[i]), Booked: int(booked[i])}
+		head := evently.TierAvailability{Capacity: int(owned.capacity[i]), Held: int(owned.held[i]), Booked: int(owned.booked[i])}
 		if sum != head {
 			return fmt.Errorf("storage is damaged: tier %s has %+v in its rows and %+v in the head", evently.TierID(i), sum, head)
 		}

@@ -26,6 +26,7 @@ type replay struct {
 	keys         map[evently.Key]int64
 	rows         []seats // live seats in the rows of reservations, by tier
 	rowCount     int
+	waitlist     replayedWaitlist
 }
 
 type seats struct{ capacity, held, booked int }
@@ -43,7 +44,7 @@ type replayed struct {
 func newReplay(event evently.EventID, report func(Difference)) *replay {
 	return &replay{
 		event: event, report: report, last: entryRow{at: never}, reservations: make(map[int64]replayed),
-		offers: make(map[evently.Item]*evently.Items),
+		offers: make(map[evently.Item]*evently.Items), waitlist: newReplayedWaitlist(),
 	}
 }
 
@@ -71,16 +72,22 @@ func (r *replay) post(e *entryRow) {
 	r.last = *e
 	kind := evently.EntryKind(e.kind)
 	switch {
-	case e.kind < int16(evently.EventCreatedEntry) || e.kind > int16(evently.EventDeletedEntry):
+	case e.kind < int16(evently.EventCreatedEntry) || e.kind > int16(evently.EventRepricedEntry):
 		r.differ(e.token, e.seq, "is of the unknown kind %d", e.kind)
 	case kind == evently.EventDeletedEntry:
 		r.postDeleted(e)
-	case kind <= evently.EventCancelledEntry:
+	case kind <= evently.EventCancelledEntry || kind >= evently.EventPricingSetEntry:
 		r.postEvent(e, kind)
+	case e.token == 0 && kind >= evently.WaitlistedEntry:
+		r.differ(0, e.seq, "%s names no waiter", kind)
 	case e.token == 0:
 		r.differ(0, e.seq, "%s names no reservation", kind)
 	case kind == evently.HeldEntry:
 		r.postHeld(e)
+	case kind == evently.WaitlistedEntry:
+		r.postWaitlisted(e)
+	case kind > evently.WaitlistedEntry:
+		r.postWaiterChange(e, kind)
 	default:
 		r.postChange(e, kind)
 	}
@@ -117,7 +124,8 @@ func (r *replay) postEvent(e *entryRow, kind evently.EntryKind) {
 		}
 		want := map[evently.EntryKind]evently.EventStatus{
 			evently.EventRevisedEntry: before.Status, evently.EventPublishedEntry: evently.EventPublished,
-			evently.EventCancelledEntry: evently.EventCancelled,
+			evently.EventCancelledEntry: evently.EventCancelled, evently.EventPricingSetEntry: before.Status,
+			evently.EventRepricedEntry: before.Status,
 		}[kind]
 		if next.Status != want || before.Status == evently.EventCancelled ||
 			kind == evently.EventPublishedEntry && before.Status != evently.EventDraft {
@@ -129,6 +137,7 @@ func (r *replay) postEvent(e *entryRow, kind evently.EntryKind) {
 		if next.Currency != before.Currency {
 			r.differ(0, e.seq, "%s: changes the currency from %s to %s", kind, before.Currency, next.Currency)
 		}
+		r.checkPricing(e, kind, before, next)
 	}
 	r.state = next
 	for len(r.tiers) < len(next.Tiers) {
@@ -140,6 +149,30 @@ func (r *replay) postEvent(e *entryRow, kind evently.EntryKind) {
 			r.tiers[i].capacity = next.Tiers[i].Capacity
 		}
 		r.checkFits(e, i)
+	}
+}
+
+// checkPricing checks that a rule changes by an entry of its own alone, and that entries of prices change nothing else.
+func (r *replay) checkPricing(e *entryRow, kind evently.EntryKind, before, next *evently.Event) {
+	if kind != evently.EventPricingSetEntry && !reflect.DeepEqual(before.Pricing, next.Pricing) {
+		r.differ(0, e.seq, "%s: changes the pricing rule", kind)
+	}
+	if kind == evently.EventRepricedEntry && before.Pricing == nil {
+		r.differ(0, e.seq, "%s: there is no pricing rule", kind)
+	}
+	if kind < evently.EventPricingSetEntry {
+		return
+	}
+	unpriced := func(event *evently.Event) *eventJSON {
+		form := newEventJSON(event)
+		form.Version, form.Pricing = 0, nil
+		for i := range form.Tiers {
+			form.Tiers[i].PriceMinor = 0
+		}
+		return form
+	}
+	if !reflect.DeepEqual(unpriced(before), unpriced(next)) {
+		r.differ(0, e.seq, "%s: changes more than prices", kind)
 	}
 }
 
@@ -168,6 +201,7 @@ func (r *replay) postHeld(e *entryRow) {
 		items: r.offer(items), user: e.user, createdAt: e.at, expiresAt: e.expiresAt, confirmedAt: never, endedAt: never,
 		createdSeq: e.seq, seq: e.seq, status: evently.Held,
 	}
+	r.postServed(e, &items)
 	for item := range items.All() {
 		if item.Tier >= len(r.tiers) {
 			r.differ(e.token, e.seq, "holds seats of tier %s of %d", evently.TierID(item.Tier), len(r.tiers))
@@ -336,6 +370,7 @@ func (r *replay) compareEvent(row *eventRow) {
 		}
 	}
 	r.compareRows()
+	r.compareWaiting(row.waiting)
 	r.compareDue(row.nextDue)
 }
 
@@ -379,9 +414,10 @@ func (r *replay) compareRows() {
 	}
 }
 
-// compareDue checks that no hold is forgotten, nor a reservation of a cancelled event: it would keep its seats for ever.
+// compareDue checks that no hold is forgotten, nor a reservation of a cancelled event: it would keep its seats for ever. Nor is
+// anybody who waits.
 func (r *replay) compareDue(nextDue instant) {
-	due := infinity
+	due := r.waitersDue()
 	for _, reservation := range r.reservations {
 		switch {
 		case reservation.status.Live() && r.state != nil && r.state.Status == evently.EventCancelled:
@@ -403,6 +439,9 @@ func (r *replay) compareNoEvent() {
 	if r.deleted && r.rowCount > 0 {
 		r.differ(0, r.last.seq, "is deleted and has %d reservations", r.rowCount)
 	}
+	if r.deleted && r.waitlist.rowCount > 0 {
+		r.differ(0, r.last.seq, "is deleted and has %d waiters", r.waitlist.rowCount)
+	}
 }
 
 // compareRest reports the reservations that have entries and no row, in the order of the entries.
@@ -417,6 +456,7 @@ func (r *replay) compareRest() {
 	for _, token := range tokens {
 		r.differ(token, r.reservations[token].createdSeq, "is held and has no row")
 	}
+	r.compareRestOfWaiters()
 }
 
 // arrayText is the text form of an int4[].

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,15 +16,19 @@ import (
 // Difference is one thing in which the journal, read from its beginning, and the rows do not agree, or in which either breaks
 // a rule of its own.
 type Difference struct {
-	Event evently.EventID
-	Token evently.Token // of the reservation; zero: the event itself
-	Seq   uint64        // of the journal's entry; zero: the rows alone
-	What  string
+	Event  evently.EventID
+	Token  evently.Token // of the reservation or waiter; zero: the event itself
+	Waiter bool          // the token is that of a waiter
+	Seq    uint64        // of the journal's entry; zero: the rows alone
+	What   string
 }
 
 func (d Difference) String() string {
 	subject := "event " + d.Event.String()
-	if d.Token != 0 {
+	switch {
+	case d.Waiter:
+		subject = "waiter " + evently.WaiterID{Event: d.Event, Token: d.Token}.String()
+	case d.Token != 0:
 		subject = "reservation " + evently.ReservationID{Event: d.Event, Token: d.Token}.String()
 	}
 	if d.Seq != 0 {
@@ -37,13 +42,14 @@ type Summary struct {
 	Events       int // with deleted drafts
 	Entries      int
 	Reservations int
+	Waiters      int
 	Differences  int
 }
 
 // Verify replays the journal of every event and compares the outcome with the rows. It reports every difference and goes
 // on, whatever it finds.
 //
-// It reads one snapshot, so it can run while events are served. It remembers the reservations of one event at a time, about
+// It reads one snapshot, so it can run while events are served. It remembers the reservations and waiters of one event at a time, about
 // 200 bytes each. For its duration Postgres keeps row versions that it would otherwise clean up.
 // Idempotency keys are not in the journal; of them Verify checks that none stands twice.
 func Verify(ctx context.Context, pool *pgxpool.Pool, report func(Difference)) (Summary, error) {
@@ -61,7 +67,7 @@ func Verify(ctx context.Context, pool *pgxpool.Pool, report func(Difference)) (S
 	return summary, nil
 }
 
-// The three cursors run through the events in the same order. They are of one transaction and so of one snapshot.
+// The four cursors run through the events in the same order. They are of one transaction and so of one snapshot.
 const (
 	// verifyLimitSQL: reading takes its time, and so may report.
 	verifyLimitSQL = `
@@ -70,14 +76,16 @@ select set_config('idle_in_transaction_session_timeout', '0', true), set_config(
 	verifyEventsSQL = `
 declare verify_events no scroll cursor for
 select coalesce(e.event_id, h.event_id) as event_id, to_jsonb(e), h.event_id is not null, coalesce(h.epoch, 0), coalesce(h.seq, 0),
-    h.last_at, h.next_due, coalesce(h.capacity::text, ''), coalesce(h.held::text, ''), coalesce(h.booked::text, '')
+    h.last_at, h.next_due, coalesce(h.capacity::text, ''), coalesce(h.held::text, ''), coalesce(h.booked::text, ''),
+    coalesce(h.waiting, 0)
 from events e full join event_heads h on h.event_id = e.event_id
 order by 1`
 
 	verifyEntriesSQL = `
 declare verify_entries no scroll cursor for
 select event_id, seq, epoch, kind, at, coalesce(token, 0), coalesce(user_id, 0), coalesce(tier, -1), coalesce(quantity, 0),
-    coalesce(unit_price, -1), expires_at, data
+    coalesce(unit_price, -1), expires_at, data, coalesce(on_release, -1), coalesce(position, -1), coalesce(priority, 1000001),
+    coalesce(waiter, false)
 from journal
 order by event_id, seq`
 
@@ -88,9 +96,16 @@ select event_id, token, user_id, status, tier, quantity, unit_price, more, creat
 from reservations
 order by event_id, created_seq`
 
+	verifyWaitlistSQL = `
+declare verify_waitlist no scroll cursor for
+select event_id, token, user_id, status, tier, quantity, more, on_release, priority, position, joined_at, ended_at, joined_seq, seq, key
+from waitlist
+order by event_id, token`
+
 	fetchEventsSQL       = `fetch 256 from verify_events`
 	fetchEntriesSQL      = `fetch 4096 from verify_entries`
 	fetchReservationsSQL = `fetch 4096 from verify_reservations`
+	fetchWaitlistSQL     = `fetch 4096 from verify_waitlist`
 )
 
 type eventRow struct {
@@ -100,6 +115,7 @@ type eventRow struct {
 	epoch, seq             int64
 	lastAt, nextDue        instant
 	capacity, held, booked string // text forms of the arrays
+	waiting                int32
 }
 
 type entryRow struct {
@@ -112,6 +128,10 @@ type entryRow struct {
 	unitPrice         int64
 	expiresAt         instant
 	data              []byte
+	onRelease         int16 // -1: null
+	position          int32 // -1: null
+	priority          int32 // beyond evently.PriorityMax: null
+	waiter            bool
 }
 
 type reservationRow struct {
@@ -124,43 +144,63 @@ type reservationRow struct {
 	key                                        pgtype.UUID
 }
 
+type waitlistRow struct {
+	event, token, user      int64
+	status, tier, onRelease int16
+	quantity                int32
+	more                    []byte
+	priority, position      int32
+	joinedAt, endedAt       instant
+	joinedSeq, seq          int64
+	key                     pgtype.UUID
+}
+
 func verify(ctx context.Context, tx pgx.Tx, summary *Summary, report func(Difference)) error {
-	for _, sql := range []string{verifyLimitSQL, verifyEventsSQL, verifyEntriesSQL, verifyReservationsSQL} {
+	for _, sql := range []string{verifyLimitSQL, verifyEventsSQL, verifyEntriesSQL, verifyReservationsSQL, verifyWaitlistSQL} {
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return err
 		}
 	}
-	events := &feed[eventRow]{tx: tx, sql: fetchEventsSQL, scan: func(rows pgx.Rows, r *eventRow) error {
-		return rows.Scan(&r.event, &r.data, &r.head, &r.epoch, &r.seq, &r.lastAt, &r.nextDue, &r.capacity, &r.held, &r.booked)
+	events := &pages[eventRow]{tx: tx, sql: fetchEventsSQL, scan: func(rows pgx.Rows, r *eventRow) error {
+		return rows.Scan(&r.event, &r.data, &r.head, &r.epoch, &r.seq, &r.lastAt, &r.nextDue, &r.capacity, &r.held, &r.booked,
+			&r.waiting)
 	}}
-	entries := &feed[entryRow]{tx: tx, sql: fetchEntriesSQL, scan: func(rows pgx.Rows, r *entryRow) error {
+	entries := &pages[entryRow]{tx: tx, sql: fetchEntriesSQL, scan: func(rows pgx.Rows, r *entryRow) error {
 		return rows.Scan(&r.event, &r.seq, &r.epoch, &r.kind, &r.at, &r.token, &r.user, &r.tier, &r.quantity, &r.unitPrice,
-			&r.expiresAt, &r.data)
+			&r.expiresAt, &r.data, &r.onRelease, &r.position, &r.priority, &r.waiter)
 	}}
-	reservations := &feed[reservationRow]{tx: tx, sql: fetchReservationsSQL, scan: func(rows pgx.Rows, r *reservationRow) error {
+	reservations := &pages[reservationRow]{tx: tx, sql: fetchReservationsSQL, scan: func(rows pgx.Rows, r *reservationRow) error {
 		return rows.Scan(&r.event, &r.token, &r.user, &r.status, &r.tier, &r.quantity, &r.unitPrice, &r.more, &r.createdAt,
 			&r.expiresAt, &r.confirmedAt, &r.endedAt, &r.createdSeq, &r.confirmedSeq, &r.seq, &r.key)
 	}}
+	waiters := &pages[waitlistRow]{tx: tx, sql: fetchWaitlistSQL, scan: func(rows pgx.Rows, r *waitlistRow) error {
+		return rows.Scan(&r.event, &r.token, &r.user, &r.status, &r.tier, &r.quantity, &r.more, &r.onRelease, &r.priority, &r.position,
+			&r.joinedAt, &r.endedAt, &r.joinedSeq, &r.seq, &r.key)
+	}}
 	for {
-		event, entry, reservation := events.peek(ctx), entries.peek(ctx), reservations.peek(ctx)
-		for _, err := range []error{events.err, entries.err, reservations.err} {
+		event, entry, reservation, waiter := events.peek(ctx), entries.peek(ctx), reservations.peek(ctx), waiters.peek(ctx)
+		for _, err := range []error{events.err, entries.err, reservations.err, waiters.err} {
 			if err != nil {
 				return err
 			}
 		}
-		id, found := int64(0), false
+		var ids []int64
 		if event != nil {
-			id, found = event.event, true
+			ids = append(ids, event.event)
 		}
-		if entry != nil && (!found || entry.event < id) {
-			id, found = entry.event, true
+		if entry != nil {
+			ids = append(ids, entry.event)
 		}
-		if reservation != nil && (!found || reservation.event < id) {
-			id, found = reservation.event, true
+		if reservation != nil {
+			ids = append(ids, reservation.event)
 		}
-		if !found {
+		if waiter != nil {
+			ids = append(ids, waiter.event)
+		}
+		if len(ids) == 0 {
 			return nil
 		}
+		id := slices.Min(ids)
 		summary.Events++
 		r := newReplay(evently.EventID(id), report)
 		for ; entry != nil && entry.event == id; entry = entries.peek(ctx) {
@@ -173,6 +213,11 @@ func verify(ctx context.Context, tx pgx.Tx, summary *Summary, report func(Differ
 			summary.Reservations++
 			reservations.next()
 		}
+		for ; waiter != nil && waiter.event == id; waiter = waiters.peek(ctx) {
+			r.compareWaiter(waiter)
+			summary.Waiters++
+			waiters.next()
+		}
 		if event != nil && event.event == id {
 			r.compareEvent(event)
 			events.next()
@@ -183,8 +228,8 @@ func verify(ctx context.Context, tx pgx.Tx, summary *Summary, report func(Differ
 	}
 }
 
-// feed reads a cursor in pages, one row at a time.
-type feed[T any] struct {
+// pages reads a cursor in pages, one row at a time.
+type pages[T any] struct {
 	tx   pgx.Tx
 	sql  string
 	scan func(rows pgx.Rows, row *T) error
@@ -195,7 +240,7 @@ type feed[T any] struct {
 }
 
 // peek returns the row that comes next, or nil at the end and after an error. The row is valid until the next page is read.
-func (f *feed[T]) peek(ctx context.Context) *T {
+func (f *pages[T]) peek(ctx context.Context) *T {
 	if f.at == len(f.page) && !f.done && f.err == nil {
 		f.err = f.fetch(ctx)
 	}
@@ -205,9 +250,9 @@ func (f *feed[T]) peek(ctx context.Context) *T {
 	return &f.page[f.at]
 }
 
-func (f *feed[T]) next() { f.at++ }
+func (f *pages[T]) next() { f.at++ }
 
-func (f *feed[T]) fetch(ctx context.Context) error {
+func (f *pages[T]) fetch(ctx context.Context) error {
 	rows, err := f.tx.Query(ctx, f.sql)
 	if err != nil {
 		return err

@@ -257,25 +257,31 @@ func TestVerify_ReportsEveryDifference(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := b.differencesAfter(t, c.damage)
-			for _, part := range c.want {
-				part = strings.NewReplacer(
-					"{E}", "event "+event.String(), "{D}", "event "+(event+2).String(), "{77'}", reservationName(event+2, 77),
-					"{1}", reservationName(event, 1), "{2}", reservationName(event, 2), "{3}", reservationName(event, 3),
-					"{4}", reservationName(event, 4), "{5}", reservationName(event, 5), "{6}", reservationName(event, 6),
-					"{55}", reservationName(event, 55), "{77}", reservationName(event, 77),
-				).Replace(part)
-				if strings.Contains(part, "has the idempotency key of reservation ") {
-					part = strings.Replace(part, "key of reservation ", "key of ", 1)
-				}
-				if !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, part) }) {
-					t.Errorf("%s\nis not among\n%s", part, strings.Join(got, "\n"))
-				}
-			}
-			if n := len(c.want); len(got) != n && (n == 0 || c.want[n-1] != "") {
-				t.Errorf("got %d differences, want %d:\n%s", len(got), len(c.want), strings.Join(got, "\n"))
-			}
+			b.wantDifferences(t, c.damage, c.want, strings.NewReplacer(
+				"{E}", "event "+event.String(), "{D}", "event "+(event+2).String(), "{77'}", reservationName(event+2, 77),
+				"{1}", reservationName(event, 1), "{2}", reservationName(event, 2), "{3}", reservationName(event, 3),
+				"{4}", reservationName(event, 4), "{5}", reservationName(event, 5), "{6}", reservationName(event, 6),
+				"{55}", reservationName(event, 55), "{77}", reservationName(event, 77),
+			))
 		})
+	}
+}
+
+// wantDifferences verifies a damaged database and expects differences with these parts, and no others unless the last part is empty.
+func (b *bench) wantDifferences(t *testing.T, damage string, want []string, names *strings.Replacer) {
+	t.Helper()
+	got := b.differencesAfter(t, damage)
+	for _, part := range want {
+		part = names.Replace(part)
+		if strings.Contains(part, "has the idempotency key of reservation ") {
+			part = strings.Replace(part, "key of reservation ", "key of ", 1)
+		}
+		if !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, part) }) {
+			t.Errorf("%s\nis not among\n%s", part, strings.Join(got, "\n"))
+		}
+	}
+	if n := len(want); len(got) != n && (n == 0 || want[n-1] != "") {
+		t.Errorf("got %d differences, want %d:\n%s", len(got), len(want), strings.Join(got, "\n"))
 	}
 }
 
@@ -376,6 +382,22 @@ func TestVerify_RaisesNoFalseAlarmOnALiveSystem(t *testing.T) {
 			}
 		})
 	}
+	group.Go(func() {
+		one := evently.Item{Quantity: 1}
+		o := b.acquire(b.event(1))
+		holder, holds := evently.UserID(7), o.book(one).ID.Token
+		for user := evently.UserID(100); ctx.Err() == nil; user++ {
+			next := o.Join(user, o.Now, evently.BookOnRelease, one)
+			o.Join(1_000_000+user, o.Now, evently.HoldOnRelease, one)
+			if err := o.Flush(); err != nil {
+				t.Error(err)
+				return
+			}
+			o.decide(&evently.LeaveWaitlist{User: 1_000_000 + user}, o.Now)
+			o.decide(&evently.Cancel{User: holder, Token: holds}, o.Now) // serves next
+			holder, holds = next.User, next.ID.Token
+		}
+	})
 	base := b.acquire(b.event(10)).Ledger.Event()
 	group.Go(func() {
 		retention := NewRetention(b.pool, discard)
@@ -455,10 +477,11 @@ func TestReplay_NeverPanics(t *testing.T) {
 		})
 		for range rapid.IntRange(0, 12).Draw(t, "entries") {
 			r.post(&entryRow{
-				event: 1, seq: small.Draw(t, "seq"), epoch: small.Draw(t, "epoch"), kind: rapid.Int16Range(-1, 11).Draw(t, "kind"),
+				event: 1, seq: small.Draw(t, "seq"), epoch: small.Draw(t, "epoch"), kind: rapid.Int16Range(-1, 17).Draw(t, "kind"),
 				at: moment.Draw(t, "at"), token: small.Draw(t, "token"), user: small.Draw(t, "user"), tier: int16(small.Draw(t, "tier")),
 				quantity: int32(small.Draw(t, "quantity")), unitPrice: small.Draw(t, "price"), expiresAt: moment.Draw(t, "expires"),
-				data: bytes(data.Draw(t, "data")),
+				data: bytes(data.Draw(t, "data")), onRelease: int16(small.Draw(t, "on_release")), position: int32(small.Draw(t, "position")),
+				priority: int32(small.Draw(t, "priority")), waiter: rapid.Bool().Draw(t, "waiter"),
 			})
 		}
 		for range rapid.IntRange(0, 5).Draw(t, "rows") {
@@ -466,6 +489,13 @@ func TestReplay_NeverPanics(t *testing.T) {
 				event: 1, token: small.Draw(t, "token"), status: int16(small.Draw(t, "status")), tier: int16(small.Draw(t, "tier")),
 				quantity: int32(small.Draw(t, "quantity")), more: bytes(data.Draw(t, "more")), createdAt: moment.Draw(t, "created"),
 				expiresAt: moment.Draw(t, "expires"), confirmedAt: moment.Draw(t, "confirmed"), endedAt: moment.Draw(t, "ended"),
+			})
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "waiters") {
+			r.compareWaiter(&waitlistRow{
+				event: 1, token: small.Draw(t, "token"), user: small.Draw(t, "user"), status: int16(small.Draw(t, "status")),
+				tier: int16(small.Draw(t, "tier")), quantity: int32(small.Draw(t, "quantity")), more: bytes(data.Draw(t, "more")),
+				joinedAt: moment.Draw(t, "joined"), endedAt: moment.Draw(t, "ended"),
 			})
 		}
 		if rapid.Bool().Draw(t, "event") {

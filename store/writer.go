@@ -37,8 +37,9 @@ type writer struct {
 
 // Names of the prepared statements.
 const (
-	appendStatement  = "evently_append"
-	confirmStatement = "evently_confirm"
+	appendStatement         = "evently_append"
+	appendWaitlistStatement = "evently_append_waitlist"
+	confirmStatement        = "evently_confirm"
 )
 
 func newWriter(connect *pgx.ConnConfig, config *JournalConfig, reach *reach) *writer {
@@ -47,7 +48,9 @@ func newWriter(connect *pgx.ConnConfig, config *JournalConfig, reach *reach) *wr
 		config: config, connect: connect.Copy(), stopped: make(chan struct{}), args: newAppendArgs(),
 		queue:   make(chan *evently.Batch, config.QueueMax/config.Writers),
 		confirm: columnsOf(oidInt8, oidInt8, oidUUID, oidInt8), formats: []int16{pgx.BinaryFormatCode},
-		statements: map[string]string{appendStatement: appendSQL, confirmStatement: confirmSQL},
+		statements: map[string]string{
+			appendStatement: appendSQL, appendWaitlistStatement: appendWaitlistSQL, confirmStatement: confirmSQL,
+		},
 	}
 	w.connect.OnNotice = func(_ *pgconn.PgConn, notice *pgconn.Notice) {
 		if notice.Code == pgWarning {
@@ -110,12 +113,12 @@ func (w *writer) gather(group []*evently.Batch) []*evently.Batch {
 // write appends batches in one transaction. When Postgres refuses it because of one of them, each is tried alone, so that
 // one damaged event does not stop the others.
 func (w *writer) write(batches []*evently.Batch) {
-	params, err := w.args.params(w.params[:0], batches)
+	statement, params, err := w.args.params(w.params[:0], batches)
 	w.params = params
 	result := written{err: err, refused: err != nil}
 	if err == nil {
 		began := time.Now()
-		result = w.exec(appendStatement, params)
+		result = w.exec(statement, params)
 		w.config.Metrics.commits.Observe(time.Since(began).Seconds())
 	}
 	if result.refused && len(batches) > 1 {

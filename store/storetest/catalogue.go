@@ -22,6 +22,7 @@ func RunCatalogue(t *testing.T, open func(t *testing.T) (evently.Catalogue, even
 		"PagesHaveEachEventOnce":       pagesHaveEachEventOnce,
 		"FiltersSelect":                filtersSelect,
 		"PopularityIsBookedSeats":      popularityIsBookedSeats,
+		"PricedEventsAreListedOnce":    pricedEventsAreListedOnce,
 	} {
 		t.Run(name, func(t *testing.T) {
 			catalogue, journal := open(t)
@@ -39,6 +40,12 @@ func createdEventIsReadBack(t *testing.T, catalogue evently.Catalogue, _ evently
 	full.SalesStartAt, full.SalesEndAt = start.Add(-time.Hour), start.Add(-time.Minute)
 	full.Tiers[1].Retired = true
 	full.Tiers[2].PriceMinor = evently.PriceMinorMax
+	full.MaxPerUser = evently.MaxPerUserMax
+	full.Pricing = &evently.PricingRule{
+		Curve: []evently.PricePoint{{At: 0, FactorBps: 1}, {At: 100_000, FactorBps: evently.FactorBpsMax}},
+		Time:  []evently.PricePoint{{At: evently.HoursBeforeMax}}, Step: evently.PriceStep{EverySeats: 3, AddMinor: -1},
+		FloorBps: 1, CeilingBps: evently.FactorBpsMax, RoundMinor: 99, Rounding: evently.RoundDown,
+	}
 	for name, event := range map[string]*evently.Event{"full": full, "plain": newEvent(1)} {
 		before := time.Now().Add(-time.Minute)
 		created := create(t, catalogue, event)
@@ -163,12 +170,18 @@ func stateFollowsTheJournal(t *testing.T, catalogue evently.Catalogue, journal e
 	owner.book(1, at, evently.Item{Quantity: 2}, evently.Item{Tier: 1, Quantity: 3})
 	booked := owner.book(1, at, evently.Item{Tier: 1, Quantity: 4})
 	owner.do(at, &evently.Confirm{User: 1, Token: booked.ID.Token})
-	details := event.EventDetails
-	details.Name = "Renamed"
+	rest := owner.book(2, at, evently.Item{Tier: 1, Quantity: 10})
+	owner.book(2, at, evently.Item{Tier: 1, Quantity: 3})
+	owner.Join(3, at, evently.HoldOnRelease, evently.Item{Tier: 1, Quantity: 1})
+	owner.Join(4, at, evently.HoldOnRelease, evently.Item{Tier: 1, Quantity: 10})
+	owner.do(at, &evently.Release{User: 2, Token: rest.ID.Token}) // serves the first, and leaves 9
+	owner.do(at, &evently.SetPricing{Version: 1, Rule: &evently.PricingRule{RoundMinor: 500, Rounding: evently.RoundUp}})
+	details := owner.Ledger.Event().EventDetails
+	details.Name, details.MaxPerUser = "Renamed", 100
 	details.Tiers = append([]evently.Tier{}, details.Tiers...)
 	details.Tiers[0].Capacity = 11
 	details.Tiers = append(details.Tiers, evently.Tier{Name: "New", Capacity: 5})
-	owner.do(at, &evently.Revise{Version: event.Version, Details: details})
+	owner.do(at, &evently.Revise{Version: owner.Ledger.Event().Version, Details: details})
 	state, err := catalogue.State(t.Context(), event.ID)
 	if err != nil {
 		t.Fatal(err)
@@ -176,8 +189,66 @@ func stateFollowsTheJournal(t *testing.T, catalogue evently.Catalogue, journal e
 	want := &evently.State{Event: owner.Ledger.Event()}
 	owner.Ledger.Availability(&want.Availability)
 	want.AsOf = state.AsOf
-	if diff := cmp.Diff(want, state, compared); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, state, compared); diff != "" || state.Waiting != 1 {
+		t.Errorf("%d wait, want 1 (-want +got):\n%s", state.Waiting, diff)
+	}
+	states, _, err := catalogue.States(t.Context(), evently.EventFilter{}, evently.Page{Limit: 1})
+	if err != nil || len(states) != 1 {
+		t.Fatalf("listed %d events, %v", len(states), err)
+	}
+	states[0].AsOf = state.AsOf
+	if diff := cmp.Diff(state, states[0], compared); diff != "" {
+		t.Errorf("(-read +listed):\n%s", diff)
+	}
+}
+
+// pricedEventsAreListedOnce has one event of every kind that is not to be listed, and others above and below the middle of the ids.
+func pricedEventsAreListedOnce(t *testing.T, catalogue evently.Catalogue, journal evently.Journal) {
+	rule := &evently.PricingRule{RoundMinor: 100}
+	want := make(map[evently.EventID]bool)
+	for i, change := range []func(*evently.Event){
+		func(e *evently.Event) { want[e.ID] = true },
+		func(e *evently.Event) { e.Status = evently.EventDraft },
+		func(e *evently.Event) { want[e.ID] = true },
+		func(e *evently.Event) { e.Pricing = nil },
+		func(e *evently.Event) { e.StartsAt = time.Now().Add(-time.Minute).UTC().Truncate(time.Millisecond) },
+		func(e *evently.Event) { e.ID = 1 << 63; want[e.ID] = true },
+		func(e *evently.Event) { want[e.ID] = true },
+		func(e *evently.Event) { e.SalesEndAt = time.Unix(1, 0).UTC(); want[e.ID] = true },
+	} {
+		event := newEvent(10)
+		event.ID = evently.EventID(uint64(i)<<61 | uint64(i) + 1)
+		event.Pricing = rule
+		change(event)
+		create(t, catalogue, event)
+	}
+	cancelled, priced := newEvent(10), newEvent(10)
+	cancelled.Pricing = rule
+	create(t, catalogue, cancelled)
+	OpenOffice(t, journal, cancelled.ID).do(time.Now(), &evently.CancelEvent{})
+	create(t, catalogue, priced)
+	OpenOffice(t, journal, priced.ID).do(time.Now(), &evently.SetPricing{Version: 1, Rule: rule})
+	want[priced.ID] = true
+	for _, limit := range []int{1, 2, len(want), 100} {
+		got := make(map[evently.EventID]bool)
+		for after := evently.EventID(0); ; {
+			list, err := catalogue.PricedEvents(t.Context(), after, limit)
+			if err != nil || len(list) > limit {
+				t.Fatalf("%d events in a page of %d, %v", len(list), limit, err)
+			}
+			for _, id := range list {
+				if got[id] {
+					t.Errorf("pages of %d: %s stands twice", limit, id)
+				}
+				got[id], after = true, id
+			}
+			if len(list) < limit {
+				break
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("pages of %d (-want +got):\n%s", limit, diff)
+		}
 	}
 }
 

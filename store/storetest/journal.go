@@ -23,6 +23,12 @@ func RunJournal(t *testing.T, open func(t *testing.T) (catalogue evently.Catalog
 		"OwnersOfManyEventsWriteAtOnce":      ownersOfManyEventsWriteAtOnce,
 		"NodesOwnAnEventInTurn":              nodesOwnAnEventInTurn,
 		"OfConcurrentOwnersTheLastOneWrites": ofConcurrentOwnersTheLastOneWrites,
+		"WaitersAreServedAcrossOwners":       waitersAreServedAcrossOwners,
+		"WaiterChangesSeveralTimesInABatch":  waiterChangesSeveralTimesInABatch,
+		"SupersededOwnerChangesNoWaiter":     supersededOwnerChangesNoWaiter,
+		"StorageRefusesWrongWaiters":         storageRefusesWrongWaiters,
+		"PricesAndLimitsAreLoaded":           pricesAndLimitsAreLoaded,
+		"LoadedLedgerEqualsRandomPlay":       loadedLedgerEqualsRandomPlay,
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := &journalTest{T: t}
@@ -90,18 +96,7 @@ func loadedLedgerEqualsTheOneThatWrote(t *journalTest) {
 			t.Errorf("reservation %s found=%v (-wrote +loaded):\n%s", wrote.ID, found, diff)
 		}
 	}
-	type summary struct {
-		Event        *evently.Event
-		Availability evently.Availability
-		NextDue      time.Time
-		Live         int
-	}
-	of := func(l *evently.Ledger) (s summary) {
-		s = summary{Event: l.Event(), NextDue: l.NextDue(), Live: l.Live()}
-		l.Availability(&s.Availability)
-		return s
-	}
-	if diff := cmp.Diff(of(o.Ledger), of(loaded.Ledger), compared); diff != "" {
+	if diff := cmp.Diff(summarize(o.Ledger), summarize(loaded.Ledger), compared); diff != "" {
 		t.Errorf("ledger (-wrote +loaded):\n%s", diff)
 	}
 }

@@ -73,16 +73,25 @@ func OpenOffice(t testing.TB, journal evently.Journal, event evently.EventID) *O
 // Decide posts what a command changes at a moment and keeps its entries for the next batch.
 func (o *Office) Decide(command evently.Command, at time.Time) evently.Reservation {
 	o.t.Helper()
-	if err := o.Ledger.Decide(command, at, &o.decision); err != nil {
+	if err := o.Try(command, at, func(*evently.Entry) {}); err != nil {
 		o.t.Fatalf("%T: %v", command, err)
+	}
+	return o.decision.Reservation
+}
+
+// Try is Decide for a command that may be refused. posted is called after each entry is posted.
+func (o *Office) Try(command evently.Command, at time.Time, posted func(*evently.Entry)) error {
+	if err := o.Ledger.Decide(command, at, &o.decision); err != nil {
+		return err
 	}
 	for i := range o.decision.Entries {
 		entry := &o.decision.Entries[i]
 		entry.Who, entry.RequestID = 7, "request"
 		o.Ledger.Post(entry)
 		o.entries = append(o.entries, *entry)
+		posted(entry)
 	}
-	return o.decision.Reservation
+	return nil
 }
 
 // Book decides a booking with a key of its own.
@@ -96,6 +105,20 @@ func (o *Office) Book(user evently.UserID, at time.Time, items ...evently.Item) 
 	return o.Decide(&evently.Book{User: user, Key: evently.Key{Hi: uint64(token), Lo: 1}, Items: asked, Token: token}, at)
 }
 
+// Join decides a waiting with a key of its own.
+func (o *Office) Join(user evently.UserID, at time.Time, onRelease evently.OnRelease, items ...evently.Item) evently.Waiter {
+	o.t.Helper()
+	asked, err := evently.NewItems(items...)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	token := evently.Token(rand.Uint64() | 1)
+	o.Decide(&evently.JoinWaitlist{
+		User: user, Key: evently.Key{Hi: uint64(token), Lo: 2}, Items: asked, OnRelease: onRelease, Token: token,
+	}, at)
+	return *o.decision.Waiter
+}
+
 // Take makes a batch of what is decided. Its outcome comes over the channel.
 func (o *Office) Take() (*evently.Batch, <-chan error) {
 	outcome := make(chan error, 1)
@@ -103,7 +126,7 @@ func (o *Office) Take() (*evently.Batch, <-chan error) {
 	o.Ledger.Availability(&sums)
 	batch := &evently.Batch{
 		Event: o.Ledger.Event().ID, Epoch: o.Epoch, Owner: o.Owner, PrevSeq: o.Ledger.Seq() - uint64(len(o.entries)), Entries: o.entries,
-		Tiers: sums.Tiers, NextDue: o.Ledger.NextDue(), Done: func(_ time.Time, err error) { outcome <- err },
+		Tiers: sums.Tiers, Waiting: sums.Waiting, NextDue: o.Ledger.NextDue(), Done: func(_ time.Time, err error) { outcome <- err },
 	}
 	o.entries = nil
 	return batch, outcome
