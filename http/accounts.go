@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,12 +19,19 @@ import (
 func (s *Server) accountRoutes() []route {
 	return []route{
 		{method: http.MethodPost, path: "/register", handle: s.register, limit: limitAuth, key: keyOptional},
+		{method: http.MethodPost, path: "/verify", handle: s.verifyEmail, limit: limitAuth, key: keyOptional},
+		{method: http.MethodPost, path: "/verify/resend", handle: s.resendCode, limit: limitAuth, key: keyOptional},
 		{method: http.MethodPost, path: "/login", handle: s.login, limit: limitAuth, key: keyOptional},
 		{method: http.MethodPost, path: "/token/refresh", handle: s.refresh, limit: limitAuth, key: keyOptional},
-		{method: http.MethodPost, path: "/logout", handle: s.logout, access: signedIn, key: keyOptional, noBody: true, endsSession: true},
-		{method: http.MethodGet, path: "/me", handle: s.me, access: signedIn},
-		{method: http.MethodGet, path: "/sessions", handle: s.sessions, access: signedIn},
-		{method: http.MethodDelete, path: "/sessions/:id", handle: s.revokeSession, access: signedIn, noBody: true},
+		{method: http.MethodPost, path: "/password/forgot", handle: s.forgotPassword, limit: limitAuth, key: keyOptional},
+		{method: http.MethodPost, path: "/password/reset", handle: s.resetPassword, limit: limitAuth, key: keyOptional},
+		{method: http.MethodPost, path: "/logout", handle: s.logout, access: accountOwn, key: keyOptional, noBody: true, endsSession: true},
+		{method: http.MethodGet, path: "/me", handle: s.me, access: accountOwn},
+		{method: http.MethodPost, path: "/me/password", handle: s.changePassword, access: accountOwn, limit: limitAuth, key: keyOptional},
+		{method: http.MethodGet, path: "/me/security", handle: s.securityLog, access: accountOwn, query: pageQuery},
+		{method: http.MethodGet, path: "/sessions", handle: s.sessions, access: accountOwn},
+		{method: http.MethodDelete, path: "/sessions", handle: s.revokeOtherSessions, access: accountOwn, noBody: true},
+		{method: http.MethodDelete, path: "/sessions/:id", handle: s.revokeSession, access: accountOwn, noBody: true},
 	}
 }
 
@@ -58,6 +66,47 @@ func newUserJSON(user *evently.User) userJSON {
 	return userJSON{user.ID.String(), user.Email, user.Name, user.Role.String(), user.EmailVerified, user.CreatedAt.UTC()}
 }
 
+// origin says for the security log who makes a request, when and from where.
+func (s *Server) origin(c *gin.Context) *evently.Origin {
+	who := principal(c)
+	return &evently.Origin{
+		At: s.now(), Actor: who.User, Session: who.Session, IP: c.ClientIP(),
+		UserAgent: truncated(c.Request.UserAgent(), userAgentBytesMax), RequestID: requestID(c),
+	}
+}
+
+// now is the time as it is stored.
+func (s *Server) now() time.Time { return s.config.Now().UTC().Truncate(time.Millisecond) }
+
+// secretWorkMin is the least time for work whose length would tell whether an address has an account. It is longer than the
+// transactions in question, as long as the database is well.
+const secretWorkMin = 50 * time.Millisecond
+
+// evenly does such work.
+func evenly(c *gin.Context, work func(ctx context.Context) error) error {
+	ctx := c.Request.Context()
+	least := time.NewTimer(secretWorkMin)
+	defer least.Stop()
+	err := work(ctx)
+	select {
+	case <-least.C:
+	case <-ctx.Done():
+	}
+	return err
+}
+
+// userOf returns the user with an address. It returns one without an id when there is none.
+func (s *Server) userOf(ctx context.Context, email string) (*evently.User, error) {
+	user, err := s.config.Accounts.UserByEmail(ctx, email)
+	switch {
+	case errors.Is(err, evently.ErrNotFound):
+		return &evently.User{Email: email, PasswordHash: decoyHash}, nil
+	case err != nil:
+		return nil, fmt.Errorf("find user: %w", err)
+	}
+	return user, nil
+}
+
 // register answers the same whether the address was free or not, and does the same work for it.
 func (s *Server) register(c *gin.Context) error {
 	var asked struct {
@@ -72,17 +121,23 @@ func (s *Server) register(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx := c.Request.Context()
-	if user.PasswordHash, err = s.passwords.hash(ctx, asked.Password); err != nil {
+	if user.PasswordHash, err = s.passwords.hash(c.Request.Context(), asked.Password); err != nil {
 		return err
 	}
-	if err := s.config.Accounts.CreateUser(ctx, user); err != nil && !errors.Is(err, evently.ErrEmailTaken) {
+	code, err := s.newCode(user, evently.VerifyEmailCode)
+	if err != nil {
+		return err
+	}
+	err = evenly(c, func(ctx context.Context) error { return s.config.Accounts.CreateUser(ctx, user, code, s.origin(c)) })
+	if err != nil && !errors.Is(err, evently.ErrEmailTaken) {
 		return fmt.Errorf("create user: %w", err)
 	}
-	writeJSON(c, http.StatusCreated, struct {
-		User userJSON `json:"user"`
-	}{newUserJSON(user)})
+	writeJSON(c, http.StatusCreated, registeredJSON{newUserJSON(user)})
 	return nil
+}
+
+type registeredJSON struct {
+	User userJSON `json:"user"`
 }
 
 func (s *Server) newUser(email, name, password string) (*evently.User, error) {
@@ -91,7 +146,7 @@ func (s *Server) newUser(email, name, password string) (*evently.User, error) {
 	if err != nil {
 		fields.Add("email", "must be an e-mail address")
 	}
-	checkPassword(&fields, password)
+	checkPassword(&fields, "password", password)
 	name = strings.TrimSpace(name)
 	if n := utf8.RuneCountInString(name); n < 1 || n > userNameRunesMax || strings.ContainsRune(name, 0) {
 		fields.Add("name", fmt.Sprintf("must have 1 to %d characters", userNameRunesMax))
@@ -104,7 +159,7 @@ func (s *Server) newUser(email, name, password string) (*evently.User, error) {
 		return nil, err
 	}
 	return &evently.User{
-		ID: evently.UserID(id), Email: email, Name: name, Role: evently.RoleUser, CreatedAt: s.config.Now().UTC().Truncate(time.Millisecond),
+		ID: evently.UserID(id), Email: email, Name: name, Role: evently.RoleUser, CreatedAt: s.now(),
 	}, nil
 }
 
@@ -128,31 +183,70 @@ func (s *Server) login(c *gin.Context) error {
 		return evently.ErrInvalidCredentials
 	}
 	ctx := c.Request.Context()
-	user := &evently.User{PasswordHash: decoyHash}
-	if email, err := NormalizeEmail(asked.Email); err == nil {
-		switch found, err := s.config.Accounts.UserByEmail(ctx, email); {
-		case err == nil:
-			user = found
-		case !errors.Is(err, evently.ErrNotFound):
-			return fmt.Errorf("find user: %w", err)
+	email, err := NormalizeEmail(asked.Email)
+	if err != nil { // nobody's address: there is nothing to guess
+		if _, err := s.passwords.matches(ctx, asked.Password, decoyHash); err != nil {
+			return err
 		}
+		return evently.ErrInvalidCredentials
 	}
-	match, err := s.passwords.matches(ctx, asked.Password, user.PasswordHash)
+	user, match, err := s.checkPassword(c, email, asked.Password)
 	if err != nil {
 		return err
 	}
-	if !match || user.ID == 0 {
+	if !match {
 		return evently.ErrInvalidCredentials
 	}
 	return s.signIn(c, user)
 }
 
+// checkPassword compares the password of an address, whose failures are counted, whether it has an account or not. It returns
+// the refusal of allowSignIn while there were too many.
+func (s *Server) checkPassword(c *gin.Context, email, password string) (user *evently.User, match bool, err error) {
+	ctx, accounts := c.Request.Context(), s.config.Accounts
+	wait, err := accounts.SignInWait(ctx, email, s.now())
+	if err != nil {
+		return nil, false, fmt.Errorf("read failed sign-ins: %w", err)
+	}
+	if err := s.allowSignIn(c, wait); err != nil {
+		return nil, false, err
+	}
+	if user, err = s.userOf(ctx, email); err != nil {
+		return nil, false, err
+	}
+	if match, err = s.passwords.matches(ctx, password, user.PasswordHash); err != nil || match && user.ID != 0 {
+		return user, match, err
+	}
+	if wait, err = accounts.FailSignIn(ctx, email, user.ID, s.origin(c)); err != nil {
+		return nil, false, fmt.Errorf("count a failed sign-in: %w", err)
+	}
+	return nil, false, s.allowSignIn(c, wait)
+}
+
+// signInPolicy is that of failed sign-ins with an address, from everywhere.
+var signInPolicy = fmt.Sprintf(`"signin";q=%d;w=%d`, evently.SignInFailuresMax, ceilSeconds(evently.SignInMemory))
+
+// allowSignIn refuses for as long as there is to wait.
+func (s *Server) allowSignIn(c *gin.Context, wait time.Duration) error {
+	if wait <= 0 {
+		return nil
+	}
+	s.metrics.rateLimited.WithLabelValues("signin").Inc()
+	header := c.Writer.Header()
+	header["Ratelimit-Policy"] = append(header["Ratelimit-Policy"], signInPolicy)
+	header["Ratelimit"] = append(header["Ratelimit"], fmt.Sprintf(`"signin";r=0;t=%d`, ceilSeconds(wait)))
+	return &evently.Error{
+		Code: evently.CodeRateLimited, RetryAfter: wait,
+		Detail: "Too many failed sign-ins with this address; try again later, or reset the password.",
+	}
+}
+
 // signIn begins a session.
 func (s *Server) signIn(c *gin.Context, user *evently.User) error {
-	now := s.config.Now().UTC().Truncate(time.Millisecond)
+	origin := s.origin(c)
 	session := &evently.Session{
-		User: user.ID, CreatedAt: now, LastUsedAt: now, ExpiresAt: now.Add(s.config.Tokens.RefreshTTL),
-		UserAgent: truncated(c.Request.UserAgent(), userAgentBytesMax), IP: c.ClientIP(),
+		User: user.ID, CreatedAt: origin.At, LastUsedAt: origin.At, ExpiresAt: origin.At.Add(s.config.Tokens.RefreshTTL),
+		UserAgent: origin.UserAgent, IP: origin.IP,
 	}
 	if _, err := io.ReadFull(s.config.Rand, session.ID[:]); err != nil {
 		return fmt.Errorf("draw a session id: %w", err)
@@ -161,10 +255,23 @@ func (s *Server) signIn(c *gin.Context, user *evently.User) error {
 	if err != nil {
 		return err
 	}
-	if err := s.config.Accounts.CreateSession(c.Request.Context(), session, token.digest()); err != nil {
+	// The user as of now: a role or a password may have changed since it was read.
+	user, wait, err := s.config.Accounts.CreateSession(c.Request.Context(), session, token.digest(), user.PasswordHash, origin)
+	if errors.Is(err, evently.ErrPasswordOutdated) {
+		return evently.ErrInvalidCredentials
+	}
+	if err != nil {
 		return fmt.Errorf("create session: %w", err)
 	}
-	return s.writeTokens(c, evently.Principal{User: user.ID, Role: user.Role, Session: session.ID}, &token)
+	if err := s.allowSignIn(c, wait); err != nil {
+		return err
+	}
+	return s.writeTokens(c, principalOf(user, session.ID), &token)
+}
+
+// principalOf is the user as tokens of a session say it.
+func principalOf(user *evently.User, session evently.SessionID) evently.Principal {
+	return evently.Principal{User: user.ID, Role: user.Role, Session: session, Verified: user.EmailVerified}
 }
 
 // truncated is the beginning of a text from outside, as far as it is UTF-8.
@@ -181,105 +288,23 @@ func (s *Server) writeTokens(c *gin.Context, who evently.Principal, refresh *ref
 	return nil
 }
 
-var errRefreshTokenSpent = &evently.Error{
-	Code: evently.CodeUnauthenticated, Detail: "The refresh token is spent, revoked or expired; sign in again.",
-}
-
-// refresh continues a session: each refresh token is good for once. One that comes again was stolen, before or after its owner
-// used it, and ends the session for both.
-func (s *Server) refresh(c *gin.Context) error {
-	var asked struct {
-		RefreshToken string `json:"refresh_token"`
-	}
-	if err := decode(c, &asked); err != nil {
-		return err
-	}
-	spent, ok := parseRefreshToken(asked.RefreshToken)
-	if !ok {
-		return errRefreshTokenSpent
-	}
-	fresh, err := newRefreshToken(spent.session, s.config.Rand)
-	if err != nil {
-		return err
-	}
-	user, err := s.config.Accounts.RotateSession(c.Request.Context(), spent.session, spent.digest(), fresh.digest(), s.config.Now())
-	if errors.Is(err, evently.ErrSessionEnded) {
-		return errRefreshTokenSpent
+// self is the user who asks.
+func (s *Server) self(c *gin.Context) (*evently.User, error) {
+	user, err := s.config.Accounts.User(c.Request.Context(), principal(c).User)
+	if errors.Is(err, evently.ErrNotFound) {
+		return nil, evently.ErrUnauthenticated
 	}
 	if err != nil {
-		return fmt.Errorf("rotate session: %w", err)
+		return nil, fmt.Errorf("read user: %w", err)
 	}
-	return s.writeTokens(c, evently.Principal{User: user.ID, Role: user.Role, Session: spent.session}, &fresh)
-}
-
-func (s *Server) logout(c *gin.Context) error {
-	who := principal(c)
-	if err := s.revoke(c, who.Session); err != nil && !errors.Is(err, evently.ErrNotFound) {
-		return err
-	}
-	writeNothing(c)
-	return nil
-}
-
-// revoke ends a session of the user. On this node it ends at once.
-func (s *Server) revoke(c *gin.Context, id evently.SessionID) error {
-	if err := s.config.Accounts.RevokeSession(c.Request.Context(), principal(c).User, id, s.config.Now()); err != nil {
-		return fmt.Errorf("revoke session: %w", err)
-	}
-	s.revoked.add(id)
-	return nil
+	return user, nil
 }
 
 func (s *Server) me(c *gin.Context) error {
-	user, err := s.config.Accounts.User(c.Request.Context(), principal(c).User)
-	if errors.Is(err, evently.ErrNotFound) {
-		return evently.ErrUnauthenticated
-	}
+	user, err := s.self(c)
 	if err != nil {
-		return fmt.Errorf("read user: %w", err)
-	}
-	writeJSON(c, http.StatusOK, newUserJSON(user))
-	return nil
-}
-
-type sessionJSON struct {
-	ID         string    `json:"id"`
-	Current    bool      `json:"current"`
-	CreatedAt  time.Time `json:"created_at"`
-	LastUsedAt time.Time `json:"last_used_at"`
-	ExpiresAt  time.Time `json:"expires_at"`
-	UserAgent  string    `json:"user_agent"`
-	IP         string    `json:"ip"`
-}
-
-func (s *Server) sessions(c *gin.Context) error {
-	who := principal(c)
-	list, err := s.config.Accounts.Sessions(c.Request.Context(), who.User, s.config.Now())
-	if err != nil {
-		return fmt.Errorf("list sessions: %w", err)
-	}
-	data := make([]sessionJSON, len(list))
-	for i, session := range list {
-		data[i] = sessionJSON{
-			sessionText(session.ID), session.ID == who.Session, session.CreatedAt.UTC(), session.LastUsedAt.UTC(),
-			session.ExpiresAt.UTC(), session.UserAgent, session.IP,
-		}
-	}
-	writeJSON(c, http.StatusOK, struct {
-		Data       []sessionJSON `json:"data"`
-		NextCursor *string       `json:"next_cursor"`
-	}{data, nil})
-	return nil
-}
-
-func (s *Server) revokeSession(c *gin.Context) error {
-	id, err := parseSession(c.Param("id"))
-	if err != nil {
-		return evently.ErrNotFound
-	}
-	if err := s.revoke(c, id); err != nil {
 		return err
 	}
-	writeNothing(c)
+	writeJSON(c, http.StatusOK, newUserJSON(user))
 	return nil
 }

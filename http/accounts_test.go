@@ -179,9 +179,15 @@ func TestRefresh_RotatesAndReuseEndsTheSession(t *testing.T) {
 	if a := w.do(t, "GET", "/me", "", "Authorization", "Bearer "+second.AccessToken); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	var third tokensJSON
+	var third, again tokensJSON
 	refresh(second.RefreshToken).decode(t, &third)
+	// The answer was lost.
+	w.clock.add(evently.RefreshGrace - time.Second)
+	if refresh(second.RefreshToken).decode(t, &again); again.RefreshToken != third.RefreshToken {
+		t.Errorf("repeated: got %s, want %s again", again.RefreshToken, third.RefreshToken)
+	}
 	// Somebody has a copy of the second token.
+	w.clock.add(time.Second)
 	a := refresh(second.RefreshToken)
 	if a.problem(t, evently.CodeUnauthenticated); a.header.Get("WWW-Authenticate") == "" {
 		t.Error("no WWW-Authenticate")
@@ -190,7 +196,7 @@ func TestRefresh_RotatesAndReuseEndsTheSession(t *testing.T) {
 	if a := refresh(other.RefreshToken); a.status != http.StatusOK {
 		t.Errorf("another session of the user: %d %s", a.status, a.body)
 	}
-	for _, token := range []string{"", "x", third.AccessToken, third.RefreshToken + "x"} {
+	for _, token := range []string{"", "x", "evr_", third.AccessToken, third.RefreshToken + "x", third.RefreshToken[1:]} {
 		refresh(token).problem(t, evently.CodeUnauthenticated)
 	}
 }

@@ -100,7 +100,7 @@ func okHandler(c *gin.Context) error {
 
 func TestLimit_OfBookingsIsPerUserAndToldInHeaders(t *testing.T) {
 	w := newSite(t, func(config *Config) { config.BookLimit = Limit{10, time.Minute} },
-		route{method: "POST", path: "/limited", handle: okHandler, access: signedIn, limit: limitBook})
+		route{method: "POST", path: "/limited", handle: okHandler, access: accountOwn, limit: limitBook})
 	ada, _ := w.token(t, evently.RoleUser)
 	bob, _ := w.token(t, evently.RoleUser)
 	ask := func(token string, wantStatus int, wantLimit string) *answer {

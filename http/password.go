@@ -31,7 +31,7 @@ const decoyHash = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAA
 // 19 MiB. A password that is not valid UTF-8 or has not PasswordRunesMin to PasswordRunesMax characters is an *evently.Error.
 func HashPassword(password string) (string, error) {
 	var fields evently.FieldErrors
-	checkPassword(&fields, password)
+	checkPassword(&fields, "password", password)
 	if err := fields.Err(); err != nil {
 		return "", err
 	}
@@ -42,9 +42,9 @@ func HashPassword(password string) (string, error) {
 	return hash, nil
 }
 
-func checkPassword(fields *evently.FieldErrors, password string) {
+func checkPassword(fields *evently.FieldErrors, field, password string) {
 	if n := utf8.RuneCountInString(password); n < PasswordRunesMin || n > PasswordRunesMax || !utf8.ValidString(password) {
-		fields.Add("password", fmt.Sprintf("must have %d to %d characters", PasswordRunesMin, PasswordRunesMax))
+		fields.Add(field, fmt.Sprintf("must have %d to %d characters", PasswordRunesMin, PasswordRunesMax))
 	}
 }
 

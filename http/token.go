@@ -1,6 +1,7 @@
 package http
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -19,13 +20,13 @@ import (
 
 // TokenConfig says how access tokens are signed and how long tokens live.
 type TokenConfig struct {
-	// Secrets are the keys of HMAC-SHA-256. The first signs; all verify, and open stored answers. To rotate, put a new one in front
-	// on every node, and drop the old one when the answers it sealed are a day old.
+	// Secrets are the keys of HMAC-SHA-256. The first signs; all verify, know the one-time codes and refresh tokens made with them, and
+	// open stored answers. To rotate, put a new one in front on every node, and drop the old one when the answers it sealed are a day
+	// old.
 	Secrets []Secret
 	// Issuer and Audience stand in every token and are demanded of it. Default of both: evently.
 	Issuer, Audience string
-	// AccessTTL is how long an access token is valid, also one that a node with a longer AccessTTL signed. A longer one makes a
-	// change of role take longer. Default: 15 min.
+	// AccessTTL is how long an access token is valid, also one that a node with a longer AccessTTL signed. Default: 15 min.
 	AccessTTL time.Duration
 	// RefreshTTL is how long a session lives after sign-in. Default: 30 days.
 	RefreshTTL time.Duration
@@ -98,8 +99,9 @@ type verifiedToken struct {
 // claims are the content of an access token.
 type claims struct {
 	jwt.RegisteredClaims
-	Session string `json:"sid"`
-	Role    string `json:"role"`
+	Session  string `json:"sid"`
+	Role     string `json:"role"`
+	Verified bool   `json:"ev"` // whether the address is verified; tokens of older nodes do not say
 }
 
 func newTokens(config TokenConfig, now func() time.Time, metrics *metrics) *tokens {
@@ -124,7 +126,7 @@ func (t *tokens) sign(who evently.Principal) (string, error) {
 			Issuer: t.config.Issuer, Audience: jwt.ClaimStrings{t.config.Audience}, Subject: who.User.String(),
 			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(t.config.AccessTTL)),
 		},
-		Session: sessionText(who.Session), Role: who.Role.String(),
+		Session: sessionText(who.Session), Role: who.Role.String(), Verified: who.Verified,
 	})
 	token.Header["kid"] = t.config.Secrets[0].KID
 	text, err := token.SignedString(t.config.Secrets[0].Key)
@@ -182,7 +184,7 @@ func (t *tokens) parse(text string) (verifiedToken, error) {
 	if err := errors.Join(userErr, roleErr, sessionErr); err != nil {
 		return verifiedToken{}, err
 	}
-	return verifiedToken{evently.Principal{User: user, Role: role, Session: session}, expiresAt}, nil
+	return verifiedToken{evently.Principal{User: user, Role: role, Session: session, Verified: content.Verified}, expiresAt}, nil
 }
 
 func (t *tokens) key(token *jwt.Token) (any, error) {
@@ -210,7 +212,7 @@ func parseSession(text string) (id evently.SessionID, err error) {
 	return id, nil
 }
 
-// refreshToken is what a session is continued with: its id and a random secret, of which only the digest is stored.
+// refreshToken is what a session is continued with: its id and a secret, of which only the digest is stored.
 type refreshToken struct {
 	session evently.SessionID
 	secret  [32]byte
@@ -218,7 +220,7 @@ type refreshToken struct {
 
 const refreshPrefix = "evr_"
 
-// newRefreshToken makes the next refresh token of a session.
+// newRefreshToken makes the first refresh token of a session.
 func newRefreshToken(session evently.SessionID, random io.Reader) (refreshToken, error) {
 	token := refreshToken{session: session}
 	if _, err := io.ReadFull(random, token.secret[:]); err != nil {
@@ -227,11 +229,22 @@ func newRefreshToken(session evently.SessionID, random io.Reader) (refreshToken,
 	return token, nil
 }
 
+// successor is the refresh token that this one is exchanged for. It follows from this one, so that everybody who brings it is given
+// the same, and cannot be told from it without the key.
+func (t *refreshToken) successor(key []byte) refreshToken {
+	next := refreshToken{session: t.session}
+	mac := hmac.New(sha256.New, key)
+	mac.Write(t.session[:])
+	mac.Write(t.secret[:])
+	mac.Sum(next.secret[:0])
+	return next
+}
+
 func (t *refreshToken) String() string {
 	return refreshPrefix + base64.RawURLEncoding.EncodeToString(append(t.session[:], t.secret[:]...))
 }
 
-// digest is what is stored. The secret is random, so that a fast digest gives nothing away.
+// digest is what is stored. Nobody can guess the secret, so that a fast digest gives nothing away.
 func (t *refreshToken) digest() [32]byte { return sha256.Sum256(t.secret[:]) }
 
 func parseRefreshToken(text string) (token refreshToken, ok bool) {

@@ -17,12 +17,12 @@ import (
 )
 
 var whoRoutes = []route{
-	{method: "GET", path: "/who", access: signedIn, handle: func(c *gin.Context) error {
+	{method: "GET", path: "/who", access: accountOwn, handle: func(c *gin.Context) error {
 		writeJSON(c, http.StatusOK, principal(c))
 		return nil
 	}},
-	{method: "GET", path: "/organizers", access: organizer, handle: okHandler},
-	{method: "GET", path: "/admins", access: admin, handle: okHandler},
+	{method: "GET", path: "/organizers", access: eventsOwn, handle: okHandler},
+	{method: "GET", path: "/admins", access: systemRead, handle: okHandler},
 }
 
 func TestToken_IsRefusedUnlessAllOfItIsRight(t *testing.T) {

@@ -3,35 +3,45 @@ package store
 import (
 	"context"
 	"errors"
-	"strings"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/evently/evently"
 )
 
-// revokedMax bounds RevokedSessions.
-const revokedMax = 100_000
-
-// Accounts stores users and sessions in Postgres.
-type Accounts struct{ pool *pgxpool.Pool }
+// Accounts stores users, sessions, one-time codes and the security log in Postgres.
+type Accounts struct {
+	pool *pgxpool.Pool
+	mail MailQueue
+}
 
 var _ evently.Accounts = (*Accounts)(nil)
 
-// NewAccounts returns the accounts of a database.
-func NewAccounts(pool *pgxpool.Pool) *Accounts { return &Accounts{pool} }
+// NewAccounts returns the accounts of a database. mail may be nil in a program that issues no one-time codes.
+func NewAccounts(pool *pgxpool.Pool, mail MailQueue) *Accounts { return &Accounts{pool, mail} }
 
 const createUserSQL = `
 insert into users (user_id, email, name, role, password_hash, email_verified, created_at)
 values ($1, $2, $3, $4, $5, $6, $7)`
 
 // CreateUser implements evently.Accounts.
-func (a *Accounts) CreateUser(ctx context.Context, user *evently.User) error {
-	_, err := a.pool.Exec(ctx, createUserSQL, int64(user.ID), user.Email, user.Name, user.Role, user.PasswordHash,
-		user.EmailVerified, milliseconds(user.CreatedAt))
+func (a *Accounts) CreateUser(ctx context.Context, user *evently.User, code *evently.OneTimeCode, origin *evently.Origin) error {
+	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+		var batch pgx.Batch
+		batch.Queue(createUserSQL, int64(user.ID), user.Email, user.Name, user.Role, user.PasswordHash,
+			user.EmailVerified, milliseconds(user.CreatedAt))
+		batch.Queue(logSecuritySQL, securityArgs(user.ID, evently.SecurityRegistered, origin, nil)...)
+		if err := tx.SendBatch(ctx, &batch).Close(); err != nil || code == nil {
+			return err
+		}
+		_, err := a.issue(ctx, tx, user.ID, code, origin)
+		return err
+	})
 	if violates(err, "users_email_key") {
 		return evently.ErrEmailTaken
 	}
@@ -86,132 +96,80 @@ func found[T any](result *T, err, absent error, format string, args ...any) (*T,
 	return result, nil
 }
 
-// lockUserSQL has the sign-ins of one user wait for each other, so that each counts the sessions of those before it.
-const lockUserSQL = `select from users where user_id = $1 for no key update`
-
-// revokeOldestSQL makes room for one session. It is served by sessions_by_user.
-const revokeOldestSQL = `
-update sessions set revoked_at = $2
-where session_id in (
-    select session_id from sessions
-    where user_id = $1 and revoked_at is null and expires_at > $2
-    order by created_at desc, session_id
-    offset $3
-)`
-
-const createSessionSQL = `
-insert into sessions (session_id, user_id, created_at, last_used_at, expires_at, user_agent, ip, refresh)
-values ($1, $2, $3, $4, $5, $6, $7, $8)`
-
-// CreateSession implements evently.Accounts.
-func (a *Accounts) CreateSession(ctx context.Context, session *evently.Session, refresh [32]byte) error {
-	var batch pgx.Batch // one transaction
-	batch.Queue(lockUserSQL, int64(session.User))
-	batch.Queue(revokeOldestSQL, int64(session.User), milliseconds(session.CreatedAt), evently.SessionsMax-1)
-	batch.Queue(createSessionSQL, [16]byte(session.ID), int64(session.User), milliseconds(session.CreatedAt),
-		milliseconds(session.LastUsedAt), milliseconds(session.ExpiresAt),
-		strings.ToValidUTF8(session.UserAgent, "?"), // a header of any bytes, cut at any byte
-		session.IP, refresh[:])
-	if err := a.pool.SendBatch(ctx, &batch).Close(); err != nil {
-		return failed(err, "create session of user %s", session.User)
-	}
-	return nil
-}
-
-// rotateSessionSQL decides in the row itself. Of several statements with one token the first to lock the row rotates it;
-// the others wait, read the row again as it is then, see that their token is spent, and revoke.
-const rotateSessionSQL = `
-update sessions s set
-    refresh      = case when s.refresh = $2 then $3 else s.refresh end,
-    last_used_at = case when s.refresh = $2 then $4 else s.last_used_at end,
-    revoked_at   = case when s.refresh = $2 then null else $4 end
+// usersSQL is served by users_by_age. A filter for a text reads users until the page is full.
+const usersSQL = `
+select ` + userColumns + `
 from users u
-where s.session_id = $1 and s.revoked_at is null and s.expires_at > $4 and u.user_id = s.user_id
-returning s.revoked_at is not null, ` + userColumns
+where (u.created_at, u.user_id) < ($1, $2) and ($3::int2 is null or u.role = $3)
+  and ($4 = '' or folded(u.email) like (select folded($4)) or folded(u.name) like (select folded($4)))
+order by u.created_at desc, u.user_id desc
+limit $5`
 
-// RotateSession implements evently.Accounts.
-func (a *Accounts) RotateSession(
-	ctx context.Context, id evently.SessionID, spent, fresh [32]byte, now time.Time,
-) (*evently.User, error) {
-	var revoked bool
-	row := a.pool.QueryRow(ctx, rotateSessionSQL, [16]byte(id), spent[:], fresh[:], milliseconds(now))
-	user, err := scanUser(prefixed{row, &revoked})
-	if err == nil && revoked {
-		return nil, evently.ErrSessionEnded
+// Users implements evently.Accounts.
+func (a *Accounts) Users(ctx context.Context, filter evently.UserFilter, page evently.Page) ([]*evently.User, *evently.Cursor, error) {
+	before, id, limit := pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, int64(math.MaxInt64), limitOf(page)
+	if page.After != nil {
+		before = pgtype.Timestamptz{Time: time.UnixMilli(page.After.Order), Valid: true}
+		id = int64(page.After.Token)
 	}
-	return found(user, err, evently.ErrSessionEnded, "rotate session")
-}
-
-// prefixed is a row with one more column in front.
-type prefixed struct {
-	pgx.Row
-	first any
-}
-
-func (p prefixed) Scan(dest ...any) error { return p.Row.Scan(append([]any{p.first}, dest...)...) }
-
-// sessionsSQL is served by sessions_by_user.
-const sessionsSQL = `
-select session_id, user_id, created_at, last_used_at, expires_at, user_agent, ip
-from sessions
-where user_id = $1 and revoked_at is null and expires_at > $2
-order by created_at desc, session_id
-limit $3`
-
-// Sessions implements evently.Accounts.
-func (a *Accounts) Sessions(ctx context.Context, user evently.UserID, now time.Time) ([]*evently.Session, error) {
-	rows, err := a.pool.Query(ctx, sessionsSQL, int64(user), now, evently.SessionsMax)
+	rows, err := a.pool.Query(ctx, usersSQL, before, id, filter.Role, containing(filter.Text), limit+1)
 	if err != nil {
-		return nil, failed(err, "list sessions of user %s", user)
+		return nil, nil, failed(err, "list users")
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*evently.Session, error) {
-		var s evently.Session
-		var owner int64
-		err := row.Scan((*[16]byte)(&s.ID), &owner, &s.CreatedAt, &s.LastUsedAt, &s.ExpiresAt, &s.UserAgent, &s.IP)
-		s.User = evently.UserID(owner)
-		for _, t := range []*time.Time{&s.CreatedAt, &s.LastUsedAt, &s.ExpiresAt} {
-			*t = milliseconds(*t)
+	users, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*evently.User, error) { return scanUser(row) })
+	if err != nil {
+		return nil, nil, failed(err, "list users")
+	}
+	if len(users) <= limit {
+		return users, nil, nil
+	}
+	users = users[:limit]
+	last := users[limit-1]
+	return users, &evently.Cursor{Order: last.CreatedAt.UnixMilli(), Token: evently.Token(last.ID)}, nil
+}
+
+// lockAdminsSQL has changes of roles wait for each other: there always is an administrator. It is served by users_admins.
+const lockAdminsSQL = `select user_id from users where role = 2 order by user_id for no key update`
+
+const changeRoleSQL = `
+update users u set role = $2
+from (select user_id, role from users where user_id = $1 for no key update) before
+where u.user_id = before.user_id
+returning before.role, ` + userColumns
+
+// ChangeRole implements evently.Accounts.
+func (a *Accounts) ChangeRole(ctx context.Context, id evently.UserID, role evently.Role, origin *evently.Origin) (
+	user *evently.User, revoked []evently.SessionID, err error,
+) {
+	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, lockAdminsSQL)
+		if err != nil {
+			return err
 		}
-		return &s, err
+		admins, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil {
+			return err
+		}
+		if role != evently.RoleAdmin && len(admins) == 1 && admins[0] == int64(id) {
+			return evently.ErrLastAdmin
+		}
+		var before evently.Role
+		if user, err = scanUser(prefixed{tx.QueryRow(ctx, changeRoleSQL, int64(id), role), []any{&before}}); err != nil || before == role {
+			return err
+		}
+		if revoked, err = revokeAll(ctx, tx, id, evently.SessionID{}, origin.At); err != nil {
+			return err
+		}
+		return logSecurity(ctx, tx, id, evently.SecurityRoleChanged, origin,
+			map[string]string{"from": before.String(), "to": role.String(), "sessions": count(revoked)})
 	})
-	if err != nil {
-		return nil, failed(err, "list sessions of user %s", user)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil, evently.ErrNotFound
+	case errors.Is(err, evently.ErrLastAdmin):
+		return nil, nil, err
+	case err != nil:
+		return nil, nil, failed(err, "change the role of user %s", id)
 	}
-	return list, nil
-}
-
-const revokeSessionSQL = `
-update sessions set revoked_at = $3
-where session_id = $1 and user_id = $2 and revoked_at is null and expires_at > $3`
-
-// RevokeSession implements evently.Accounts.
-func (a *Accounts) RevokeSession(ctx context.Context, user evently.UserID, id evently.SessionID, now time.Time) error {
-	tag, err := a.pool.Exec(ctx, revokeSessionSQL, [16]byte(id), int64(user), milliseconds(now))
-	if err != nil {
-		return failed(err, "revoke session of user %s", user)
-	}
-	if tag.RowsAffected() == 0 {
-		return evently.ErrNotFound
-	}
-	return nil
-}
-
-// revokedSessionsSQL is served by sessions_by_revocation. Beyond the limit the latest count: their access tokens live longest.
-const revokedSessionsSQL = `select session_id from sessions where revoked_at >= $1 order by revoked_at desc limit $2`
-
-// RevokedSessions implements evently.Accounts. A revocation carries the clock of the node that made it, and shows when it
-// commits: ask again from some seconds before the last question.
-func (a *Accounts) RevokedSessions(ctx context.Context, since time.Time) ([]evently.SessionID, error) {
-	rows, err := a.pool.Query(ctx, revokedSessionsSQL, milliseconds(since), revokedMax)
-	if err != nil {
-		return nil, failed(err, "list revoked sessions")
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (id evently.SessionID, err error) {
-		err = row.Scan((*[16]byte)(&id))
-		return id, err
-	})
-	if err != nil {
-		return nil, failed(err, "list revoked sessions")
-	}
-	return list, nil
+	return user, revoked, nil
 }
