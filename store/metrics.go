@@ -90,3 +90,79 @@ func RegisterPool(registerer prometheus.Registerer, pool *pgxpool.Pool) {
 	counter("evently_pool_acquire_seconds_total", "Time spent acquiring connections.",
 		func(s *pgxpool.Stat) float64 { return s.AcquireDuration().Seconds() })
 }
+
+// FeedMetrics counts what the consumers of a Feed do. The gauges are of all nodes together, whichever runs a consumer.
+type FeedMetrics struct {
+	lagEntries *prometheus.GaugeVec
+	lagSeconds *prometheus.GaugeVec
+	parked     *prometheus.GaugeVec
+
+	entries  *prometheus.CounterVec
+	failures *prometheus.CounterVec
+	steps    *prometheus.HistogramVec
+	finds    *prometheus.HistogramVec
+}
+
+// Why a step failed.
+const (
+	failedTransient = "transient" // tried again after a pause
+	failedPermanent = "permanent" // tried again with fewer entries, or parked
+)
+
+// NewFeedMetrics registers the metrics of feeds.
+func NewFeedMetrics(registerer prometheus.Registerer) *FeedMetrics {
+	consumer := []string{"consumer"}
+	m := &FeedMetrics{
+		lagEntries: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "evently_feed_lag_entries", Help: "Entries of the journal that the last look or step left to be consumed.",
+		}, consumer),
+		lagSeconds: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "evently_feed_lag_seconds", Help: "Age of the moment up to which all that was committed is consumed.",
+		}, consumer),
+		parked: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "evently_feed_parked_entries", Help: "Entries that could not be consumed and wait for somebody to look at them.",
+		}, consumer),
+		entries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evently_feed_entries_total", Help: "Entries consumed by this node.",
+		}, consumer),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evently_feed_failures_total", Help: "Steps that failed, by whether another try can get over it.",
+		}, []string{"consumer", "kind"}),
+		steps: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "evently_feed_step_seconds", Help: "Time of one transaction that consumes entries.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
+		}, consumer),
+		finds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "evently_feed_find_seconds", Help: "Time of one look for new entries.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
+		}, consumer),
+	}
+	registerer.MustRegister(m.lagEntries, m.lagSeconds, m.parked, m.entries, m.failures, m.steps, m.finds)
+	return m
+}
+
+// JobMetrics counts what is done about jobs.
+type JobMetrics struct {
+	attempts *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	pending  *prometheus.GaugeVec
+}
+
+// NewJobMetrics registers the metrics of jobs.
+func NewJobMetrics(registerer prometheus.Registerer) *JobMetrics {
+	m := &JobMetrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "evently_job_attempts_total",
+			Help: "Attempts at jobs by kind and outcome: done, retried, snoozed (to be tried later, no failure), cancelled or discarded " +
+				"(failed for good).",
+		}, []string{"kind", "outcome"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "evently_job_seconds", Help: "Time of one attempt at a job, by kind.", Buckets: prometheus.ExponentialBuckets(0.002, 4, 10),
+		}, []string{"kind"}),
+		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "evently_jobs_pending", Help: "Jobs still to do in the whole cluster, by queue; renewed every 15 s.",
+		}, []string{"queue"}),
+	}
+	registerer.MustRegister(m.attempts, m.seconds, m.pending)
+	return m
+}
