@@ -18,6 +18,8 @@ const (
 	retentionPeriod = 20 * time.Minute
 	// sessionRetention is how long a session is kept after it expired.
 	sessionRetention = 7 * 24 * time.Hour
+	// codeRetention is how long a one-time code is kept after it expired: the times of codes count for an hour.
+	codeRetention = 24 * time.Hour
 
 	// Bounds of one transaction.
 	sweptEventsMax  = 16
@@ -25,20 +27,22 @@ const (
 	sweptRowsMax    = 5000 // of answers and sessions
 )
 
-// Retention removes what is no longer needed: idempotency keys, answers and sessions. Every node may run one; they take
-// turns by an advisory lock.
+// Retention removes what is no longer needed: idempotency keys, answers, sessions, codes, failed sign-ins, mails and the security log.
+// Every node may run one; they take turns by an advisory lock.
 //
 // An index that finds ended reservations would have to hold a column that changes when a reservation ends, so that no
 // update of that kind could stay on its page (HOT). Instead a sweep follows the journal, where an event's entries stand
 // in the order of time: it reads each entry once, when it is evently.KeyRetentionMin old.
 type Retention struct {
+	Policies RetentionPolicies // set before it runs
+
 	pool   *pgxpool.Pool
 	logger *slog.Logger
 }
 
-// NewRetention returns the retention of a database.
+// NewRetention returns the retention of a database, with the default policies.
 func NewRetention(pool *pgxpool.Pool, logger *slog.Logger) *Retention {
-	return &Retention{pool, logger}
+	return &Retention{defaultRetention, pool, logger}
 }
 
 // Run sweeps at once and then every 20 minutes until ctx ends. Failures are logged; the next sweep makes up for them.
@@ -53,7 +57,8 @@ func (r *Retention) Run(ctx context.Context) {
 		case err != nil:
 			r.logger.WarnContext(ctx, "retention sweep failed", "error", err)
 		case swept != Swept{}:
-			r.logger.InfoContext(ctx, "retention sweep", "keys", swept.Keys, "answers", swept.Answers, "sessions", swept.Sessions)
+			r.logger.InfoContext(ctx, "retention sweep", "keys", swept.Keys, "answers", swept.Answers, "sessions", swept.Sessions,
+				"codes", swept.Codes, "throttles", swept.Throttles, "mails", swept.Mails, "security_log", swept.SecurityLog)
 		}
 		select {
 		case <-ctx.Done():
@@ -75,19 +80,36 @@ func (r *Retention) sweepNow(ctx context.Context) (swept Swept, err error) {
 }
 
 // Swept counts what a sweep removed.
-type Swept struct{ Keys, Answers, Sessions int64 }
+type Swept struct{ Keys, Answers, Sessions, Codes, Throttles, Mails, SecurityLog int64 }
 
 // Sweep removes what is too old at a moment, in many small transactions. It stops without an error when another node sweeps.
 // An error leaves done what was done before it.
 func (r *Retention) Sweep(ctx context.Context, now time.Time) (swept Swept, err error) {
+	if err := r.Policies.check(); err != nil {
+		return swept, err
+	}
 	if swept.Keys, err = r.sweepKeys(ctx, now.Add(-evently.KeyRetentionMin)); err != nil {
 		return swept, failed(err, "sweep idempotency keys")
 	}
-	if swept.Answers, err = r.sweepRows(ctx, sweepAnswersSQL, now.Add(-evently.KeyRetentionMin)); err != nil {
-		return swept, failed(err, "sweep answers")
-	}
-	if swept.Sessions, err = r.sweepRows(ctx, sweepSessionsSQL, now.Add(-sessionRetention)); err != nil {
-		return swept, failed(err, "sweep sessions")
+	for _, kind := range []struct {
+		name  string
+		keep  time.Duration // 0: for ever
+		count *int64
+		sweep func(ctx context.Context, before time.Time) (int64, error)
+	}{
+		{"answers", r.Policies.Answers, &swept.Answers, r.rows(sweepAnswersSQL)},
+		{"sessions", sessionRetention, &swept.Sessions, r.rows(sweepSessionsSQL)},
+		{"codes", codeRetention, &swept.Codes, r.rows(sweepCodesSQL)},
+		{"failed sign-ins", evently.SignInMemory, &swept.Throttles, r.rows(sweepThrottlesSQL)},
+		{"mails", r.Policies.Mail, &swept.Mails, r.rows(sweepMailboxSQL)},
+		{"the security log", r.Policies.SecurityLog, &swept.SecurityLog, r.sweepSecurityLog},
+	} {
+		if kind.keep == 0 {
+			continue
+		}
+		if *kind.count, err = kind.sweep(ctx, now.Add(-kind.keep)); err != nil {
+			return swept, failed(err, "sweep %s", kind.name)
+		}
 	}
 	return swept, nil
 }
@@ -133,12 +155,12 @@ order by event_id
 limit $3`
 
 // sweepKeysSQL takes the next entries of each of the events $1 and returns the events that may have further ones.
-// An ended reservation never changes again, so nobody else locks its row. Indexes: the primary keys.
+// An ended reservation or waiter never changes again, so nobody else locks its row. Indexes: the primary keys.
 const sweepKeysSQL = `
 with old as (
-    select e.event_id, e.seq, e.kind, e.token
+    select e.event_id, e.seq, e.kind, e.token, e.waiter
     from unnest($1::int8[]) u (event_id) cross join lateral (
-        select j.event_id, j.seq, j.kind, j.token, j.at from journal j
+        select j.event_id, j.seq, j.kind, j.token, j.waiter, j.at from journal j
         where j.event_id = u.event_id and j.seq > coalesce((select s.seq from key_sweeps s where s.event_id = u.event_id), 0)
         order by j.seq
         limit $3
@@ -147,7 +169,13 @@ with old as (
 ), cleared as (
     update reservations r set key = null
     from old
-    where old.kind in ($4, $5) and r.event_id = old.event_id and r.token = old.token and r.key is not null and r.ended_at < $2
+    where old.kind in (7, 8) and r.event_id = old.event_id and r.token = old.token and r.key is not null and r.ended_at < $2
+    returning 1
+), cleared_waiters as (
+    update waitlist w set key = null
+    from old
+    where (old.kind in (12, 13) or old.waiter) and w.event_id = old.event_id and w.token = old.token and w.key is not null
+      and w.ended_at < $2
     returning 1
 ), progress as (
     select event_id, max(seq) as seq, count(*) as entries from old group by event_id
@@ -155,7 +183,9 @@ with old as (
     insert into key_sweeps as s (event_id, seq) select event_id, seq from progress
     on conflict (event_id) do update set seq = excluded.seq
 )
-select coalesce(array_agg(event_id) filter (where entries = $3), '{}'), (select count(*) from cleared) from progress`
+select coalesce(array_agg(event_id) filter (where entries = $3), '{}'),
+    (select count(*) from cleared) + (select count(*) from cleared_waiters)
+from progress`
 
 func (r *Retention) sweepKeys(ctx context.Context, before time.Time) (cleared int64, err error) {
 	after := int64(math.MinInt64)
@@ -176,8 +206,7 @@ func (r *Retention) sweepKeys(ctx context.Context, before time.Time) (cleared in
 		for len(events) > 0 {
 			var keys int64
 			locked, err := r.batch(ctx, func(tx pgx.Tx) error {
-				return tx.QueryRow(ctx, sweepKeysSQL, events, before, sweptEntriesMax, evently.CancelledEntry, evently.ExpiredEntry).
-					Scan(&events, &keys)
+				return tx.QueryRow(ctx, sweepKeysSQL, events, before, sweptEntriesMax).Scan(&events, &keys)
 			})
 			if err != nil || !locked {
 				return cleared, err
@@ -195,6 +224,10 @@ delete from answers where key = any (array(select key from answers where created
 delete from sessions
 where session_id = any (array(select session_id from sessions where expires_at < $1 order by expires_at limit $2))`
 )
+
+func (r *Retention) rows(query string) func(context.Context, time.Time) (int64, error) {
+	return func(ctx context.Context, before time.Time) (int64, error) { return r.sweepRows(ctx, query, before) }
+}
 
 func (r *Retention) sweepRows(ctx context.Context, query string, before time.Time) (deleted int64, err error) {
 	for {

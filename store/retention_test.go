@@ -66,6 +66,51 @@ func TestRetention_ClearsKeysOfWhatEndedLongAgo(t *testing.T) {
 	b.verify()
 }
 
+// Keys of waiters are kept for as long as those of reservations, by the time at which the waiting ended, however it did.
+func TestRetention_ClearsKeysOfWaiters(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	o := b.acquire(b.event(2))
+	at := o.Now.Truncate(time.Millisecond)
+	first, second := o.book(evently.Item{Quantity: 1}), o.book(evently.Item{Quantity: 1})
+	join := func(user evently.UserID) evently.Waiter {
+		return o.Join(user, at, evently.HoldOnRelease, evently.Item{Quantity: 1})
+	}
+	leaves, served, waits := join(1), join(2), join(3)
+	o.decide(&evently.LeaveWaitlist{User: 1}, at)
+	o.decide(&evently.Release{User: 7, Token: first.ID.Token}, at)
+	o.MustFlush()
+	tokens := func() int { return b.count("select count(*) from waitlist where key is not null") }
+
+	b.sweep(at.Add(evently.KeyRetentionMin-time.Second), Swept{})
+	if n := tokens(); n != 3 {
+		t.Fatalf("%d keys, want all 3: nothing is old", n)
+	}
+	b.sweep(at.Add(evently.KeyRetentionMin+time.Second), Swept{Keys: 3}) // leaves, served and the reservation of first
+	if n := tokens(); n != 1 {
+		t.Errorf("%d keys, want that of the one who waits", n)
+	}
+	b.verify()
+
+	// The offer is held: whoever owns the event next still knows for whom, and waits itself keeps its key.
+	again := b.acquire(o.Ledger.Event().ID)
+	for waiter, want := range map[*evently.Waiter]bool{&leaves: false, &served: true, &waits: true} {
+		if _, found := again.Ledger.Waiter(waiter.ID.Token); found != want {
+			t.Errorf("user %s: found %v, want %v", waiter.User, found, want)
+		}
+	}
+	again.decide(&evently.LeaveWaitlist{User: 2}, at) // declines, which serves the other one
+	again.decide(&evently.CancelEvent{}, at)
+	again.MustFlush()
+	if reservation, _ := again.Ledger.Reservation(second.ID.Token); reservation.Status != evently.Cancelled {
+		t.Errorf("the event is cancelled, a reservation is %s", reservation.Status)
+	}
+	b.sweep(at.Add(evently.KeyRetentionMin+time.Second), Swept{Keys: 2}) // waits, and the reservation of second
+	if n := tokens(); n != 0 {
+		t.Errorf("%d keys are left", n)
+	}
+	b.verify()
+}
+
 func TestRetention_WorksInBatches(t *testing.T) {
 	b := newBench(t, JournalConfig{})
 	const events = sweptEventsMax + 3
@@ -133,16 +178,16 @@ func TestRetention_DeletedDraftsDoNotStopIt(t *testing.T) {
 func TestRetention_DeletesOldAnswersAndSessions(t *testing.T) {
 	b := newBench(t, JournalConfig{})
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	answers, accounts := NewAnswers(b.pool), NewAccounts(b.pool)
+	answers, accounts := NewAnswers(b.pool), NewAccounts(b.pool, nil)
 	if err := mustClaim(t, answers, evently.Key{Hi: 1}).Store(t.Context(), &evently.Answer{Status: 200}); err != nil {
 		t.Fatal(err)
 	}
 	user := &evently.User{ID: 1, Email: "a@example.org", CreatedAt: now}
-	if err := accounts.CreateUser(t.Context(), user); err != nil {
+	if err := accounts.CreateUser(t.Context(), user, nil, &evently.Origin{At: now}); err != nil {
 		t.Fatal(err)
 	}
 	session := &evently.Session{ID: evently.SessionID{1}, User: 1, CreatedAt: now, LastUsedAt: now, ExpiresAt: now.Add(time.Hour)}
-	if err := accounts.CreateSession(t.Context(), session, [32]byte{}); err != nil {
+	if _, _, err := accounts.CreateSession(t.Context(), session, [32]byte{}, "", &evently.Origin{At: now}); err != nil {
 		t.Fatal(err)
 	}
 	b.sweep(now.Add(24*time.Hour-time.Minute), Swept{})
