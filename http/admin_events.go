@@ -14,16 +14,20 @@ import (
 
 func (s *Server) adminRoutes() []route {
 	return []route{
-		{method: http.MethodGet, path: "/admin/events", handle: s.listManagedEvents, access: organizer, query: managedQuery},
-		{method: http.MethodPost, path: "/admin/events", handle: s.createEvent, access: organizer, key: keyOptional},
-		{method: http.MethodGet, path: "/admin/events/capacity_utilization", handle: s.listUtilization, access: organizer, query: managedQuery},
-		{method: http.MethodGet, path: "/admin/events/:id", handle: s.getManagedEvent, access: organizer},
-		{method: http.MethodPut, path: "/admin/events/:id", handle: s.reviseEvent, access: organizer},
-		{method: http.MethodDelete, path: "/admin/events/:id", handle: s.deleteEvent, access: organizer, noBody: true},
-		{method: http.MethodPost, path: "/admin/events/:id/publish", handle: s.publishEvent, access: organizer, key: keyOptional, noBody: true},
-		{method: http.MethodPost, path: "/admin/events/:id/cancel", handle: s.cancelEvent, access: organizer, key: keyOptional, noBody: true},
-		{method: http.MethodGet, path: "/admin/analytics/system", handle: s.getSystem, access: admin, query: systemQuery},
-		{method: http.MethodGet, path: "/admin/events/:id/bookings", handle: s.listEventBookings, access: organizer, query: bookingsQuery},
+		{method: http.MethodGet, path: "/admin/events", handle: s.listManagedEvents, access: eventsOwn, query: managedQuery},
+		{method: http.MethodPost, path: "/admin/events", handle: s.createEvent, access: eventsOwn, key: keyOptional},
+		{method: http.MethodGet, path: "/admin/events/capacity_utilization", handle: s.listUtilization, access: eventsOwn, query: managedQuery},
+		{method: http.MethodGet, path: "/admin/events/:id", handle: s.getManagedEvent, access: eventsOwn},
+		{method: http.MethodPut, path: "/admin/events/:id", handle: s.reviseEvent, access: eventsOwn},
+		{method: http.MethodDelete, path: "/admin/events/:id", handle: s.deleteEvent, access: eventsOwn, noBody: true},
+		{method: http.MethodPost, path: "/admin/events/:id/publish", handle: s.publishEvent, access: eventsOwn, key: keyOptional, noBody: true},
+		{method: http.MethodPost, path: "/admin/events/:id/cancel", handle: s.cancelEvent, access: eventsOwn, key: keyOptional, noBody: true},
+		{method: http.MethodGet, path: "/admin/analytics/system", handle: s.getSystem, access: systemRead, query: systemQuery},
+		{method: http.MethodGet, path: "/admin/events/:id/bookings", handle: s.listEventBookings, access: eventsOwn, query: bookingsQuery},
+		{
+			method: http.MethodGet, path: "/admin/events/:id/bookings.csv", handle: s.exportBookings, access: eventsOwn, query: exportQuery,
+			workMax: exportWorkMax,
+		},
 	}
 }
 
@@ -85,26 +89,16 @@ func (s *Server) reviseEvent(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	tags := c.Request.Header["If-Match"]
-	if len(tags) == 0 {
-		return errVersionRequired
-	}
-	if _, wellFormed := matchTag(tags, "", false); !wellFormed {
-		return invalid("If-Match", `must be an entity tag such as "3"`)
+	tags, err := ifMatch(c)
+	if err != nil {
+		return err
 	}
 	var body eventBody
 	if err := decode(c, &body); err != nil {
 		return err
 	}
-	if matched, _ := matchTag(tags, eventTag(state.Event), false); !matched {
-		// The change may have been made on another node a moment ago.
-		s.caches.states.expire(state.Event.ID)
-		if state, err = s.managedState(c); err != nil {
-			return err
-		}
-		if matched, _ = matchTag(tags, eventTag(state.Event), false); !matched {
-			return evently.ErrVersionStale
-		}
+	if state, err = s.matchedState(c, state, tags); err != nil {
+		return err
 	}
 	details, places, err := body.details(state.Event, s.config.HoldTTL, s.config.Now())
 	if err != nil {
@@ -116,6 +110,35 @@ func (s *Server) reviseEvent(c *gin.Context) error {
 		return places.translateError(err)
 	}
 	return s.answerChanged(c, http.StatusOK, reply.Event)
+}
+
+// ifMatch returns the values of the request's If-Match header, which has to be there and well formed.
+func ifMatch(c *gin.Context) (tags []string, err error) {
+	tags = c.Request.Header["If-Match"]
+	if len(tags) == 0 {
+		return nil, errVersionRequired
+	}
+	if _, wellFormed := matchTag(tags, "", false); !wellFormed {
+		return nil, invalid("If-Match", `must be an entity tag such as "3"`)
+	}
+	return tags, nil
+}
+
+// matchedState returns the state of a managed event if its version is one that If-Match names.
+func (s *Server) matchedState(c *gin.Context, state *evently.State, tags []string) (*evently.State, error) {
+	if matched, _ := matchTag(tags, eventTag(state.Event), false); matched {
+		return state, nil
+	}
+	// The change may have been made on another node a moment ago.
+	s.caches.states.expire(state.Event.ID)
+	state, err := s.managedState(c)
+	if err != nil {
+		return nil, err
+	}
+	if matched, _ := matchTag(tags, eventTag(state.Event), false); !matched {
+		return nil, evently.ErrVersionStale
+	}
+	return state, nil
 }
 
 func (s *Server) publishEvent(c *gin.Context) error { return s.change(c, &evently.Publish{}) }
@@ -163,11 +186,15 @@ func (s *Server) managedState(c *gin.Context) (*evently.State, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.managedStateOf(c, id)
+}
+
+func (s *Server) managedStateOf(c *gin.Context, id evently.EventID) (*evently.State, error) {
 	state, err := s.caches.states.get(c.Request.Context(), id)
 	if err != nil {
 		return nil, err
 	}
-	if who := principal(c); who.Role != evently.RoleAdmin && state.Event.Organizer != who.User {
+	if who := principal(c); !may(who.Role, eventsAny) && state.Event.Organizer != who.User {
 		return nil, evently.ErrEventNotFound
 	}
 	return state, nil
@@ -199,7 +226,7 @@ func (s *Server) managedStates(c *gin.Context) ([]*evently.State, *string, error
 		return nil, nil, err
 	}
 	filter := query.filter(statuses...)
-	if who := principal(c); who.Role != evently.RoleAdmin {
+	if who := principal(c); !may(who.Role, eventsAny) {
 		filter.Organizer = who.User
 	}
 	states, next, err := s.config.Catalogue.States(c.Request.Context(), filter, query.page())

@@ -40,7 +40,7 @@ func BenchmarkChain(b *testing.B) {
 	}
 	if err := server.mount([]route{
 		{method: "POST", path: "/public", handle: answer},
-		{method: "POST", path: "/events/:id/book", handle: answer, access: signedIn, limit: limitBook, key: keyBook},
+		{method: "POST", path: "/events/:id/book", handle: answer, access: accountOwn, limit: limitBook, key: keyBook},
 		{method: "POST", path: "/refused", handle: func(*gin.Context) error { return evently.ErrSoldOut }},
 	}); err != nil {
 		b.Fatal(err)

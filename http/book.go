@@ -31,27 +31,7 @@ func (s *Server) book(c *gin.Context) error {
 }
 
 func (s *Server) hold(c *gin.Context) (evently.Reply, error) {
-	event, err := eventParam(c)
-	if err != nil {
-		return evently.Reply{}, err
-	}
-	key, err := idempotencyKey(c)
-	if err != nil {
-		return evently.Reply{}, err
-	}
-	body, err := jsonBody(c)
-	if err != nil {
-		return evently.Reply{}, err
-	}
-	var asked bookBody
-	if err := asked.scan(body); err != nil {
-		return evently.Reply{}, err
-	}
-	items, err := asked.seats()
-	if err != nil {
-		return evently.Reply{}, err
-	}
-	token, err := s.random64()
+	asked, err := s.asked(c, bookFields)
 	if err != nil {
 		return evently.Reply{}, err
 	}
@@ -61,20 +41,64 @@ func (s *Server) hold(c *gin.Context) (evently.Reply, error) {
 		request evently.Request
 		book    evently.Book
 	}{
-		evently.Request{Event: event, Who: who, ID: requestID(c), Trace: requestTrace(c)},
-		evently.Book{User: who, Key: evently.BookKey(who, key), Items: items, Token: evently.Token(token)},
+		evently.Request{Event: asked.event, Who: who, ID: requestID(c), Trace: requestTrace(c)},
+		evently.Book{User: who, Key: evently.BookKey(who, asked.key), Items: asked.items, Token: asked.token},
 	}
 	call.request.Command = &call.book
 	return s.config.Engine.Do(c.Request.Context(), &call.request)
 }
 
-// bookBody is the body of POST /events/{id}/book: {"quantity":2} or {"items":[{"tier_id":"t1","quantity":2}]}.
-type bookBody struct {
-	quantity int
-	items    [evently.TiersMax + 1]evently.Item // the one too many tells that there are too many
-	count    int
-	hasItems bool
+// asked is a request for seats: now, or as soon as they are freed.
+type asked struct {
+	event     evently.EventID
+	key       string // the Idempotency-Key
+	items     evently.Items
+	onRelease evently.OnRelease
+	token     evently.Token // a fresh one
 }
+
+// asked reads a request whose body has some fields of a bookBody.
+func (s *Server) asked(c *gin.Context, fields []string) (asked, error) {
+	event, err := eventParam(c)
+	if err != nil {
+		return asked{}, err
+	}
+	key, err := idempotencyKey(c)
+	if err != nil {
+		return asked{}, err
+	}
+	text, err := jsonBody(c)
+	if err != nil {
+		return asked{}, err
+	}
+	var body bookBody
+	if err := body.scan(text, fields); err != nil {
+		return asked{}, err
+	}
+	items, err := body.seats()
+	if err != nil {
+		return asked{}, err
+	}
+	token, err := s.random64()
+	return asked{event, key, items, body.onRelease, evently.Token(token)}, err
+}
+
+// bookBody is the body of POST /events/{id}/book, {"quantity":2} or {"items":[{"tier_id":"t1","quantity":2}]}, and of
+// POST /events/{id}/waitlist, which knows on_release besides.
+type bookBody struct {
+	quantity  int
+	items     [evently.TiersMax + 1]evently.Item // the one too many tells that there are too many
+	count     int
+	hasItems  bool
+	onRelease evently.OnRelease
+}
+
+// The fields of the bodies, in the order that scan knows them in.
+var (
+	bookFields = []string{"quantity", "items"}
+	waitFields = []string{"quantity", "items", "on_release"}
+	itemFields = []string{"tier_id", "quantity"}
+)
 
 // seats turns what was asked into items. A bare quantity is of the event's only tier.
 func (b *bookBody) seats() (evently.Items, error) {
@@ -103,24 +127,28 @@ func (b *bookBody) seats() (evently.Items, error) {
 const tierUnknown = -1
 
 // scan fills b. It refuses what decode refuses, without reflection.
-func (b *bookBody) scan(text []byte) error {
+func (b *bookBody) scan(text []byte, fields []string) error {
 	s := bookScanner{lexer: lexer{data: text}, item: -1}
-	seen, err := s.object([2]string{"quantity", "items"}, func(name int) (err error) {
-		if name == 0 {
+	seen, err := s.object(fields, func(field int) (err error) {
+		switch field {
+		case 0:
 			b.quantity, err = s.integer("quantity")
-			return err
+		case 1:
+			b.hasItems = true
+			err = b.scanItems(&s)
+		default:
+			b.onRelease, err = s.onRelease()
 		}
-		b.hasItems = true
-		return b.scanItems(&s)
+		return err
 	})
 	switch {
 	case err != nil:
 		return err
 	case !s.ended():
 		return s.refuse("", "has data after its end")
-	case seen == [2]bool{true, true}:
+	case seen.has(0) && seen.has(1):
 		return s.refuse("items", "must not be given together with quantity")
-	case seen == [2]bool{}:
+	case !seen.has(0) && !seen.has(1):
 		return s.refuse("quantity", "is required, or items")
 	}
 	return nil
@@ -133,8 +161,8 @@ func (b *bookBody) scanItems(s *bookScanner) error {
 	for more := !s.take(']'); more; b.count++ {
 		item := &b.items[min(b.count, evently.TiersMax)]
 		s.item = b.count
-		seen, err := s.object([2]string{"tier_id", "quantity"}, func(name int) (err error) {
-			if name == 0 {
+		seen, err := s.object(itemFields, func(field int) (err error) {
+			if field == 0 {
 				item.Tier, err = s.tier()
 			} else {
 				item.Quantity, err = s.integer("quantity")
@@ -144,9 +172,9 @@ func (b *bookBody) scanItems(s *bookScanner) error {
 		switch {
 		case err != nil:
 			return err
-		case !seen[0]:
+		case !seen.has(0):
 			return s.refuse("tier_id", "is required")
-		case !seen[1]:
+		case !seen.has(1):
 			return s.refuse("quantity", "is required")
 		}
 		s.item = -1
@@ -163,8 +191,13 @@ type bookScanner struct {
 	item int // index of the item that is being read, or -1
 }
 
-// object reads an object that knows two names and returns which of them it has. read is called at the value of a name.
-func (s *bookScanner) object(names [2]string, read func(name int) error) (seen [2]bool, err error) {
+// fieldSet is a set of indices of fields.
+type fieldSet uint8
+
+func (f fieldSet) has(field int) bool { return f&(1<<field) != 0 }
+
+// object reads an object that knows some fields and returns which of them it has. read is called at the value of a field.
+func (s *bookScanner) object(fields []string, read func(field int) error) (seen fieldSet, err error) {
 	if !s.take('{') {
 		return seen, s.refuse("", "must be an object")
 	}
@@ -176,20 +209,20 @@ func (s *bookScanner) object(names [2]string, read func(name int) error) (seen [
 		if escaped {
 			raw = []byte(unquote(raw, true))
 		}
-		name := 0
-		if string(raw) != names[name] {
-			name++
+		field := 0
+		for field < len(fields) && string(raw) != fields[field] {
+			field++
 		}
 		switch {
-		case string(raw) != names[name]:
+		case field == len(fields):
 			return seen, s.refuse(string(raw), "is not a field of this request")
-		case seen[name]:
-			return seen, s.refuse(names[name], "stands twice")
+		case seen.has(field):
+			return seen, s.refuse(fields[field], "stands twice")
 		case !s.take(':'):
 			return seen, s.refuse("", s.syntax())
 		}
-		seen[name] = true
-		if err := read(name); err != nil {
+		seen |= 1 << field
+		if err := read(field); err != nil {
 			return seen, err
 		}
 		if more = s.take(','); !more && !s.take('}') {
@@ -227,6 +260,21 @@ func (s *bookScanner) tier() (int, error) {
 		return tierUnknown, nil
 	}
 	return tier, nil
+}
+
+func (s *bookScanner) onRelease() (evently.OnRelease, error) {
+	if s.peek() != '"' {
+		return 0, s.refuse("on_release", "must be a string")
+	}
+	raw, escaped, fault := s.text()
+	if fault != "" {
+		return 0, s.refuse("", fault)
+	}
+	onRelease, err := evently.ParseOnRelease(unquote(raw, escaped))
+	if err != nil {
+		return 0, s.refuse("on_release", "must be book or hold")
+	}
+	return onRelease, nil
 }
 
 // refuse names a field of the item that is being read, or of the body; "" is the item or the body itself.

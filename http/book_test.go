@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -210,9 +211,22 @@ func TestBook_EngineErrorsAreTold(t *testing.T) {
 }
 
 // strictBody is what scan must do, by encoding/json alone.
-func strictBody(text []byte) (b bookBody, ok bool) {
-	object, ok := strictObject(text, "quantity", "items")
-	if !ok || len(object) != 1 {
+func strictBody(text []byte, fields []string) (b bookBody, ok bool) {
+	object, ok := strictObject(text, fields...)
+	if !ok {
+		return b, false
+	}
+	if raw, found := object["on_release"]; found {
+		var name string
+		if raw[0] != '"' || json.Unmarshal(raw, &name) != nil || name != "book" && name != "hold" {
+			return b, false
+		}
+		if name == "hold" {
+			b.onRelease = evently.HoldOnRelease
+		}
+		delete(object, "on_release")
+	}
+	if len(object) != 1 {
 		return b, false
 	}
 	if raw, found := object["quantity"]; found {
@@ -266,7 +280,7 @@ func strictObject(text []byte, names ...string) (object map[string]json.RawMessa
 			return nil, false
 		}
 		_, twice := object[name.(string)]
-		if twice || (name != names[0] && name != names[1]) {
+		if twice || !slices.Contains(names, name.(string)) {
 			return nil, false
 		}
 		object[name.(string)] = value
@@ -286,14 +300,21 @@ func FuzzBookBody(f *testing.F) {
 		`{"quantity":1E400}`, `{"quantity":1,"quantity":2}`, `{"Quantity":1}`, `{"items":null}`, `{"items":[null]}`, `{"items":[[]]}`,
 		`{"items":[{"tier_id":"\ud83d\ude00","quantity":1}]}`, `{"items":[{"tier_id":"\q","quantity":1}]}`, `{"quantity":1}x`, `{`, ``, ` `,
 		"{\"items\":[{\"tier_id\":\"\xc3\x28\",\"quantity\":1}]}", `{"":1}`, `{"quantity":+1}`, `{"quantity":.5}`, `{"quantity":-}`, "\ufeff{}",
+		`{"quantity":2,"on_release":"hold"}`, `{"on_release":"b\u006fok","items":[{"tier_id":"t1","quantity":2}]}`, `{"on_release":"hold"}`,
+		`{"quantity":2,"on_release":null}`, `{"quantity":2,"on_release":"Hold"}`, `{"on_release":"hold","quantity":2,"on_release":"hold"}`,
 		`{"items":[{"tier_id":"t1","quantity":1}],"x":{"a":[1,2,{"b":null}]}}`, "{\"quantity\":1}\x00", "{\"tier\x01\":1}", `{"quantity":1e1}`,
 	} {
-		f.Add([]byte(seed))
+		f.Add([]byte(seed), false)
+		f.Add([]byte(seed), true)
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
+	f.Fuzz(func(t *testing.T, text []byte, waits bool) {
+		fields := bookFields
+		if waits {
+			fields = waitFields
+		}
 		var got bookBody
-		err := got.scan(text)
-		want, ok := strictBody(text)
+		err := got.scan(text, fields)
+		want, ok := strictBody(text, fields)
 		if bytes.Contains(bytes.ToLower(text), []byte(`\ud`)) && err != nil {
 			return // half a surrogate pair: encoding/json puts U+FFFD in its place, scan refuses it
 		}

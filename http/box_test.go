@@ -21,10 +21,18 @@ type fakeBox struct {
 	observer evently.Observer // told every commit, unless nil
 	ledgers  map[evently.EventID]*evently.Ledger
 	rows     map[evently.ReservationID]evently.Reservation
+	waiters  map[evently.WaiterID]evently.Waiter
 	requests []evently.Request
 	filters  []evently.EventFilter
 	pages    []evently.Page
 	reads    int // of single states
+	runs     []evently.PriceRun
+
+	figures figures // what analytics answer
+
+	people     map[evently.UserID]evently.User                    // whose reservations are exported
+	exportPage int                                                // rows
+	exporting  func(ctx context.Context, page evently.Page) error // called before each page of an export, unless nil
 }
 
 var (
@@ -38,10 +46,18 @@ func newBoxSite(t testing.TB) (*site, *fakeBox) {
 	t.Helper()
 	box := &fakeBox{
 		ledgers: make(map[evently.EventID]*evently.Ledger), rows: make(map[evently.ReservationID]evently.Reservation),
+		waiters: make(map[evently.WaiterID]evently.Waiter), people: make(map[evently.UserID]evently.User), exportPage: evently.ExportPageMax,
 	}
-	w := newSite(t, func(config *Config) { config.Engine, config.Catalogue, config.History = box, box, box })
+	w := newSite(t, box.behind)
 	box.clock = w.clock
 	return w, box
+}
+
+// behind puts the box behind a site.
+func (f *fakeBox) behind(config *Config) {
+	config.Engine, config.Catalogue, config.History, config.Waitlists, config.Exports, config.Pricer = f, f, f, f, f, f
+	config.Analytics = f
+	config.Streams, config.Audit = f, &fakeAudit{box: f}
 }
 
 // event is a published event that starts in 30 days.
@@ -102,11 +118,14 @@ func (f *fakeBox) Do(_ context.Context, request *evently.Request) (evently.Reply
 		if r, found := ledger.Reservation(d.Entries[i].Token); found {
 			f.rows[r.ID] = r
 		}
+		if w, found := ledger.Waiter(d.Entries[i].Token); found {
+			f.waiters[w.ID] = w
+		}
 	}
 	if f.observer != nil && len(d.Entries) > 0 {
 		f.observer.Committed(f.state(ledger))
 	}
-	return evently.Reply{Reservation: d.Reservation, Event: d.Event, Replayed: d.Replayed}, nil
+	return evently.Reply{Reservation: d.Reservation, Event: d.Event, Waiter: d.Waiter, Replayed: d.Replayed}, nil
 }
 
 // forgotten answers from the row for a reservation that ended so long ago that its ledger has forgotten it.
@@ -167,6 +186,19 @@ func (f *fakeBox) DeleteDraft(_ context.Context, id evently.EventID, _ evently.U
 	}
 	delete(f.ledgers, id)
 	return nil
+}
+
+func (f *fakeBox) PricedEvents(_ context.Context, after evently.EventID, limit int) (list []evently.EventID, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, ledger := range f.ledgers {
+		event := ledger.Event()
+		if id > after && event.Pricing != nil && event.Status == evently.EventPublished && f.clock.Now().Before(event.StartsAt) {
+			list = append(list, id)
+		}
+	}
+	slices.Sort(list)
+	return list[:min(limit, len(list))], f.fail
 }
 
 func (f *fakeBox) State(_ context.Context, id evently.EventID) (*evently.State, error) {

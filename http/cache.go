@@ -28,6 +28,7 @@ const (
 type caches struct {
 	states *cache[evently.EventID, *evently.State]
 	lists  *cache[listQuery, *eventList]
+	recent *cache[evently.EventID, []*evently.State] // after the last entries, for streams
 }
 
 // eventList is a page of events.
@@ -40,6 +41,7 @@ func newCaches(config *Config, metrics *metrics) *caches {
 	c := &caches{
 		states: newCache[evently.EventID, *evently.State](statesMax, "states", config, metrics),
 		lists:  newCache[listQuery, *eventList](listsMax, "lists", config, metrics),
+		recent: newRecent(config, metrics),
 	}
 	c.states.load = config.Catalogue.State
 	c.states.newest = newestState
@@ -94,6 +96,7 @@ func (c *caches) changed(id evently.EventID) {
 // Committed implements evently.Observer: what this node commits is served from here on.
 func (s *Server) Committed(state *evently.State) {
 	s.caches.states.put(state.Event.ID, state, s.config.Now())
+	s.streams.committed(state)
 }
 
 var _ evently.Observer = (*Server)(nil)

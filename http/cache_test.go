@@ -242,7 +242,7 @@ func TestCache_OlderStateNeverReplacesANewerOne(t *testing.T) {
 			lists: func(context.Context) ([]*evently.State, error) { return []*evently.State{loaded}, nil },
 		}
 		c, _ := newSlowCaches(catalogue)
-		s := &Server{config: Config{Now: time.Now}, caches: c}
+		s := &Server{config: Config{Now: time.Now}, caches: c, streams: new(hub)}
 
 		// Committed while an older state is being loaded.
 		loaded = stateOf(4)

@@ -31,6 +31,7 @@ type eventJSON struct {
 	Currency      string     `json:"currency"`
 	HoldTTL       int64      `json:"hold_ttl_seconds"`
 	MaxPerBooking int        `json:"max_per_booking"`
+	MaxPerUser    *int       `json:"max_per_user"` // null: no limit
 	Version       uint64     `json:"version"`
 	Seq           uint64     `json:"seq"`
 }
@@ -56,6 +57,9 @@ func newEventJSON(state *evently.State) *eventJSON {
 		Tiers: make([]tierJSON, 0, len(event.Tiers)), Currency: event.Currency,
 		HoldTTL: int64(event.HoldTTL / time.Second), MaxPerBooking: event.MaxPerBooking,
 		Version: event.Version, Seq: state.Seq,
+	}
+	if event.MaxPerUser != 0 {
+		body.MaxPerUser = &event.MaxPerUser
 	}
 	for i, tier := range event.Tiers {
 		if !tier.Retired {
@@ -104,7 +108,7 @@ type availabilityJSON struct {
 	Available  int                    `json:"available"`
 	Held       int                    `json:"held"`
 	Booked     int                    `json:"booked"`
-	Waitlisted int                    `json:"waitlisted"` // always 0: nobody can wait yet
+	Waitlisted int                    `json:"waitlisted"` // entries of the waitlist that wait
 	Tiers      []tierAvailabilityJSON `json:"tiers"`
 	AsOf       time.Time              `json:"as_of"`
 }
@@ -121,7 +125,7 @@ func newAvailabilityJSON(state *evently.State) *availabilityJSON {
 	totals := state.Totals()
 	body := &availabilityJSON{
 		EventID: state.Event.ID.String(), Seq: state.Seq, Capacity: totals.Capacity, Available: totals.Available(),
-		Held: totals.Held, Booked: totals.Booked, Tiers: make([]tierAvailabilityJSON, 0, len(state.Tiers)),
+		Held: totals.Held, Booked: totals.Booked, Waitlisted: state.Waiting, Tiers: make([]tierAvailabilityJSON, 0, len(state.Tiers)),
 		AsOf: state.AsOf.UTC().Truncate(time.Millisecond),
 	}
 	for i, tier := range state.Tiers {
@@ -174,6 +178,7 @@ type eventBody struct {
 	SalesEndAt     *time.Time `json:"sales_end_at"`
 	HoldTTL        *int64     `json:"hold_ttl_seconds"`
 	MaxPerBooking  *int       `json:"max_per_booking"`
+	MaxPerUser     *int       `json:"max_per_user"` // null or 0: no limit
 	Capacity       *int       `json:"capacity"`
 	BasePriceMinor *int64     `json:"base_price_minor"`
 	Tiers          []tierBody `json:"tiers"`
@@ -212,6 +217,9 @@ func (b *eventBody) details(current *evently.Event, holdTTL time.Duration, now t
 	}
 	if b.MaxPerBooking != nil {
 		d.MaxPerBooking = outOfZero(*b.MaxPerBooking)
+	}
+	if b.MaxPerUser != nil {
+		d.MaxPerUser = *b.MaxPerUser
 	}
 	var known []evently.Tier
 	if current != nil {

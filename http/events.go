@@ -21,6 +21,7 @@ var (
 	eventsQuery   = []string{"q", "category", "city", "from", "to", "sort", "limit", "cursor"}
 	managedQuery  = append(slices.Clone(eventsQuery), "status")
 	bookingsQuery = []string{"status", "limit", "cursor"}
+	exportQuery   = []string{"status"}
 )
 
 // popularEvents is the number of events in GET /events/popular.
@@ -32,7 +33,7 @@ func (s *Server) eventRoutes() []route {
 		{method: http.MethodGet, path: "/events/popular", handle: s.popularEvents},
 		{method: http.MethodGet, path: "/events/:id", handle: s.getEvent},
 		{method: http.MethodGet, path: "/events/:id/availability", handle: s.getAvailability},
-		{method: http.MethodPost, path: "/events/:id/book", handle: s.book, access: signedIn, limit: limitBook, key: keyBook},
+		{method: http.MethodPost, path: "/events/:id/book", handle: s.book, access: bookingsOwn, verified: true, limit: limitBook, key: keyBook},
 	}
 }
 

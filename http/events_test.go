@@ -89,6 +89,7 @@ func TestEventJSON(t *testing.T) {
   "currency": "EUR",
   "hold_ttl_seconds": 600,
   "max_per_booking": 10,
+  "max_per_user": null,
   "version": 1,
   "seq": 4
 }`)

@@ -28,6 +28,7 @@ type site struct {
 	clock    *fakeClock
 	accounts *fakeAccounts
 	answers  *fakeAnswers
+	webhooks *fakeWebhooks
 	logs     *logBuffer
 }
 
@@ -40,9 +41,17 @@ func newConfig() Config {
 		Engine:    struct{ evently.Engine }{},
 		Catalogue: struct{ evently.Catalogue }{},
 		History:   struct{ evently.History }{},
+		Waitlists: struct{ evently.Waitlists }{},
+		Exports:   struct{ evently.Exports }{},
+		Pricer:    struct{ evently.Pricer }{},
+		Streams:   struct{ evently.Streams }{},
+		Audit:     struct{ evently.Audit }{},
+		Analytics: struct{ evently.Analytics }{},
+		Webhooks:  newFakeWebhooks(),
 		Accounts:  newFakeAccounts(), Answers: newFakeAnswers(),
 		Tokens:     TokenConfig{Secrets: []Secret{testSecret}},
 		Registerer: registry, Gatherer: registry,
+		WebhookTarget: fakeTarget,
 	}
 }
 
@@ -53,6 +62,7 @@ func newSite(t testing.TB, change func(*Config), extra ...route) *site {
 	w := &site{clock: newFakeClock(), logs: new(logBuffer)}
 	config := newConfig()
 	w.accounts, w.answers = config.Accounts.(*fakeAccounts), config.Answers.(*fakeAnswers)
+	w.webhooks = config.Webhooks.(*fakeWebhooks)
 	config.Now = w.clock.Now
 	config.Logger = slog.New(slog.NewJSONHandler(w.logs, nil))
 	if change != nil {
@@ -164,7 +174,7 @@ func (w *site) token(t testing.TB, role evently.Role) (bearer string, who eventl
 	user, session := w.random64(t), w.random64(t)
 	who = evently.Principal{User: evently.UserID(user), Role: role, Session: evently.SessionID{15: byte(session), 0: byte(session >> 8), 1: 1}}
 	now := w.clock.Now()
-	w.accounts.users[who.User] = &evently.User{ID: who.User, Email: who.User.String() + "@example.com", Name: "N", Role: role, CreatedAt: now}
+	w.accounts.users[who.User] = &evently.User{ID: who.User, Email: who.User.String() + "@example.com", Name: "N", Role: role, PasswordHash: decoyHash, CreatedAt: now}
 	w.accounts.sessions[who.Session] = &fakeSession{Session: evently.Session{
 		ID: who.Session, User: who.User, CreatedAt: now, LastUsedAt: now, ExpiresAt: now.Add(time.Hour),
 	}}
@@ -237,144 +247,6 @@ func eventually(t testing.TB, what string, holds func() bool) {
 			t.Fatalf("not after 10 s: %s", what)
 		}
 	}
-}
-
-// fakeAccounts is evently.Accounts in memory.
-type fakeAccounts struct {
-	mu       sync.Mutex
-	fail     error // what every call returns, unless nil
-	users    map[evently.UserID]*evently.User
-	sessions map[evently.SessionID]*fakeSession
-	reads    int // of the revoked sessions
-}
-
-type fakeSession struct {
-	evently.Session
-	refresh   [32]byte
-	revokedAt time.Time
-}
-
-var _ evently.Accounts = (*fakeAccounts)(nil)
-
-func newFakeAccounts() *fakeAccounts {
-	return &fakeAccounts{users: make(map[evently.UserID]*evently.User), sessions: make(map[evently.SessionID]*fakeSession)}
-}
-
-func (f *fakeAccounts) failWith(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.fail = err
-}
-
-func (f *fakeAccounts) CreateUser(_ context.Context, user *evently.User) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.fail != nil {
-		return f.fail
-	}
-	for _, other := range f.users {
-		if other.Email == user.Email {
-			return evently.ErrEmailTaken
-		}
-	}
-	f.users[user.ID] = user
-	return nil
-}
-
-func (f *fakeAccounts) User(_ context.Context, id evently.UserID) (*evently.User, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if user, found := f.users[id]; found || f.fail != nil {
-		return user, f.fail
-	}
-	return nil, evently.ErrNotFound
-}
-
-func (f *fakeAccounts) UserByEmail(_ context.Context, email string) (*evently.User, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, user := range f.users {
-		if user.Email == email && f.fail == nil {
-			return user, nil
-		}
-	}
-	if f.fail != nil {
-		return nil, f.fail
-	}
-	return nil, evently.ErrNotFound
-}
-
-func (f *fakeAccounts) CreateSession(_ context.Context, session *evently.Session, refresh [32]byte) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sessions[session.ID] = &fakeSession{Session: *session, refresh: refresh}
-	return f.fail
-}
-
-func (f *fakeAccounts) RotateSession(_ context.Context, id evently.SessionID, spent, fresh [32]byte, now time.Time) (*evently.User, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	session, found := f.sessions[id]
-	if !found || !session.live(now) {
-		return nil, evently.ErrSessionEnded
-	}
-	if session.refresh != spent {
-		session.revokedAt = now
-		return nil, evently.ErrSessionEnded
-	}
-	session.refresh, session.LastUsedAt = fresh, now
-	return f.users[session.User], f.fail
-}
-
-func (s *fakeSession) live(now time.Time) bool {
-	return s.revokedAt.IsZero() && now.Before(s.ExpiresAt)
-}
-
-func (f *fakeAccounts) Sessions(_ context.Context, user evently.UserID, now time.Time) ([]*evently.Session, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var list []*evently.Session
-	for _, session := range f.sessions {
-		if session.User == user && session.live(now) {
-			list = append(list, &session.Session)
-		}
-	}
-	slices.SortFunc(list, func(a, b *evently.Session) int { return b.CreatedAt.Compare(a.CreatedAt) })
-	return list, f.fail
-}
-
-func (f *fakeAccounts) RevokeSession(_ context.Context, user evently.UserID, id evently.SessionID, now time.Time) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	session, found := f.sessions[id]
-	if f.fail != nil {
-		return f.fail
-	}
-	if !found || session.User != user || !session.live(now) {
-		return evently.ErrNotFound
-	}
-	session.revokedAt = now
-	return nil
-}
-
-func (f *fakeAccounts) RevokedSessions(_ context.Context, since time.Time) ([]evently.SessionID, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.reads++
-	var list []evently.SessionID
-	for id, session := range f.sessions {
-		if !session.revokedAt.IsZero() && !session.revokedAt.Before(since) {
-			list = append(list, id)
-		}
-	}
-	return list, f.fail
-}
-
-// revokedReads is how often the revoked sessions were read.
-func (f *fakeAccounts) revokedReads() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.reads
 }
 
 // fakeAnswers is evently.Answers in memory.

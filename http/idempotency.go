@@ -48,7 +48,7 @@ func idempotencyKey(c *gin.Context) (string, error) {
 }
 
 // keyed gives the first answer again to requests with the Idempotency-Key of an earlier one, on routes with keyOptional.
-func (s *Server) keyed(rule keyRule, next handler) handler {
+func (s *Server) keyed(rule keyRule, workMax time.Duration, next handler) handler {
 	if rule != keyOptional {
 		return next
 	}
@@ -64,11 +64,11 @@ func (s *Server) keyed(rule keyRule, next handler) handler {
 		if err != nil {
 			return err
 		}
-		return s.answerOnce(c, key, body, next)
+		return s.answerOnce(c, key, body, workMax, next)
 	}
 }
 
-func (s *Server) answerOnce(c *gin.Context, key string, body []byte, next handler) error {
+func (s *Server) answerOnce(c *gin.Context, key string, body []byte, workMax time.Duration, next handler) error {
 	x := exchangeOf(c)
 	x.scope = scopeOf(x.who.User, c.Request.Method, c.Request.URL.Path, key)
 	stored, claim, err := s.claim(c.Request.Context(), x.scope, body)
@@ -80,7 +80,7 @@ func (s *Server) answerOnce(c *gin.Context, key string, body []byte, next handle
 	}
 	defer claim.Release()
 
-	if err := s.carriedOut(c, next); err != nil {
+	if err := s.carriedOut(c, workMax, next); err != nil {
 		return err
 	}
 	if status := x.Status(); 200 <= status && status <= 299 {
@@ -100,9 +100,9 @@ func (s *Server) answerOnce(c *gin.Context, key string, body []byte, next handle
 
 // carriedOut has a handler answer and holds its answer back. The work goes on when the client has gone: what it comes back for is
 // the answer to an effect that may be there already.
-func (s *Server) carriedOut(c *gin.Context, next handler) error {
+func (s *Server) carriedOut(c *gin.Context, workMax time.Duration, next handler) error {
 	x, request := exchangeOf(c), c.Request
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(request.Context()), s.config.RequestTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(request.Context()), workMax)
 	c.Request, x.recording = request.WithContext(ctx), true
 	defer func() { // also when it panics
 		cancel()

@@ -19,7 +19,7 @@ import (
 )
 
 // counting is a POST route that gives another answer each time.
-func counting(path string, access access) (r route, calls *atomic.Int64) {
+func counting(path string, access permission) (r route, calls *atomic.Int64) {
 	calls = new(atomic.Int64)
 	return route{method: "POST", path: path, access: access, key: keyOptional, handle: func(c *gin.Context) error {
 		n := calls.Add(1)
@@ -78,7 +78,7 @@ func TestIdempotency_FirstAnswerAgain(t *testing.T) {
 }
 
 func TestIdempotency_ScopeIsTheUser(t *testing.T) {
-	things, calls := counting("/things", signedIn)
+	things, calls := counting("/things", accountOwn)
 	w := newSite(t, nil, things)
 	ada, _ := w.token(t, evently.RoleUser)
 	bob, _ := w.token(t, evently.RoleUser)

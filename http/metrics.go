@@ -26,6 +26,7 @@ type metrics struct {
 	passwordQueue prometheus.Gauge
 	revokedRead   prometheus.Gauge
 	revokedErrors prometheus.Counter
+	streams       *streamMetrics
 }
 
 // newMetrics makes the metrics and registers them. It panics when they are registered already, as a process does only
@@ -60,6 +61,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		revokedRead:   gauge("evently_http_revoked_sessions_read_timestamp_seconds", "When the revoked sessions were last read."),
 		revokedErrors: counter("evently_http_revoked_sessions_errors_total", "Failed reads of the revoked sessions."),
 	}
+	m.streams = newStreamMetrics(registerer)
 	for _, code := range []evently.Code{evently.CodeOverloaded, evently.CodeUnavailable} {
 		m.refusals.WithLabelValues(string(code))
 	}
@@ -82,7 +84,9 @@ func (m *metrics) meter(method, path string) *meter {
 	return t
 }
 
-func (t *meter) count(status int, took time.Duration) {
+func (t *meter) count(status int, took time.Duration, endless bool) {
 	t.statuses[status/100].Inc() // net/http refuses a status outside 100 to 999, and the package uses none above 503
-	t.seconds.Observe(took.Seconds())
+	if !endless {
+		t.seconds.Observe(took.Seconds())
+	}
 }

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -22,13 +23,17 @@ import (
 // chain makes what the router calls for a route. The steps are functions around functions, put together once, so that a
 // request allocates nothing for them.
 func (s *Server) chain(r *route) gin.HandlerFunc {
-	answer := s.keyed(r.key, acting(emptyBody(r.noBody, queried(r.query, r.handle))))
+	workMax := cmp.Or(r.workMax, s.config.RequestTimeout)
+	answer := s.keyed(r.key, workMax, acting(emptyBody(r.noBody, queried(r.query, r.handle))))
+	answer = s.verifiedOnly(r.verified, answer)
 	answer = s.limited(r.limit, answer)
 	answer = s.authenticated(r.access, r.endsSession, answer)
 	answer = s.addressed(answer)
 	answer = sized(answer)
 	answer = s.crossOrigin(answer)
-	answer = s.admitted(r.always, answer)
+	if !r.endless {
+		answer = s.admitted(r.always, workMax, answer)
+	}
 	answer = s.recovered(answer)
 	meter := s.metrics.meter(r.method, r.path)
 
@@ -39,7 +44,7 @@ func (s *Server) chain(r *route) gin.HandlerFunc {
 		c.Writer = x
 		defer func() {
 			took := s.config.Now().Sub(begun)
-			meter.count(x.Status(), took)
+			meter.count(x.Status(), took, r.endless)
 			s.logAccess(c, x, took)
 			c.Writer = x.ResponseWriter
 			exchanges.Put(x)
@@ -105,7 +110,7 @@ func (s *Server) recovered(next handler) handler {
 }
 
 // admitted bounds the requests in flight and the time of each.
-func (s *Server) admitted(always bool, next handler) handler {
+func (s *Server) admitted(always bool, workMax time.Duration, next handler) handler {
 	return func(c *gin.Context) error {
 		defer s.inFlight.Add(-1)
 		if s.inFlight.Add(1) > int64(s.config.InFlightMax) && !always {
@@ -114,7 +119,7 @@ func (s *Server) admitted(always bool, next handler) handler {
 		s.metrics.inFlight.Inc()
 		defer s.metrics.inFlight.Dec()
 		request := c.Request
-		ctx, cancel := context.WithTimeout(request.Context(), s.config.RequestTimeout)
+		ctx, cancel := context.WithTimeout(request.Context(), workMax)
 		c.Request = request.WithContext(ctx)
 		defer func() {
 			cancel()
@@ -132,7 +137,7 @@ func (s *Server) crossOrigin(next handler) handler {
 		return next
 	}
 	methods := []string{"GET, HEAD, POST, PUT, DELETE"}
-	asks := []string{"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Traceparent, X-Request-Id"}
+	asks := []string{"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Traceparent, X-Request-Id"}
 	tells := []string{"ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"}
 	age := []string{"600"}
 	return func(c *gin.Context) error {
@@ -167,13 +172,16 @@ func sized(next handler) handler {
 	}
 }
 
-// authenticated finds who makes the request and whether the route is for them. Where a route ends the session, that session is
+// authenticated finds who makes the request and whether their role has the route's permission. Where a route ends the session, that session is
 // let pass as ended, for acting to stop: who lost the answer to a logout may ask for it again.
-func (s *Server) authenticated(needs access, endsSession bool, next handler) handler {
+func (s *Server) authenticated(needs permission, endsSession bool, next handler) handler {
 	if needs == public {
 		return next
 	}
-	role := map[access]evently.Role{signedIn: evently.RoleUser, organizer: evently.RoleOrganizer, admin: evently.RoleAdmin}[needs]
+	var allowed [evently.RoleAdmin + 1]bool
+	for role := range allowed {
+		allowed[role] = may(evently.Role(role), needs)
+	}
 	return func(c *gin.Context) error {
 		token, found := bearer(c.Request.Header)
 		if !found {
@@ -184,7 +192,7 @@ func (s *Server) authenticated(needs access, endsSession bool, next handler) han
 		if err != nil || ended && !endsSession {
 			return refuseToken(c)
 		}
-		if who.Role < role {
+		if !allowed[who.Role] {
 			return evently.ErrForbidden
 		}
 		x := exchangeOf(c)

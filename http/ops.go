@@ -164,8 +164,8 @@ func (h *health) check(ctx context.Context) healthJSON {
 	return result
 }
 
-// AdminHandler serves operators: /metrics and /debug/pprof/. It has no access control of its own: listen where only they
-// can reach it.
+// AdminHandler serves operators: /metrics, /debug/pprof/ and, with a Mailbox, /dev/mailbox. It has no access control of its own:
+// listen where only they can reach it.
 func (s *Server) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.config.Gatherer, promhttp.HandlerOpts{}))
@@ -174,5 +174,8 @@ func (s *Server) AdminHandler() http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	if s.config.Mailbox != nil {
+		mux.HandleFunc("GET /dev/mailbox", s.devMailbox)
+	}
 	return mux
 }

@@ -23,6 +23,13 @@ const (
 	eventsByPopularity
 	reservationsOfUser  // by time
 	reservationsOfEvent // by number
+	waitersOfUser       // by time
+	waitersOfEvent      // in the order of service
+	usersByTime
+	securityByNumber
+	webhooksByTime
+	deliveriesByTime
+	auditByTime
 )
 
 const cursorBytes = 1 + 3*8
@@ -36,12 +43,14 @@ var (
 // holds reports whether a row of such a list may have this Cursor.Order. Only a forged cursor has another.
 func (o listOrder) holds(order int64) bool {
 	switch o {
-	case eventsByStart, reservationsOfUser:
+	case eventsByStart, reservationsOfUser, waitersOfUser, usersByTime, webhooksByTime, deliveriesByTime, auditByTime:
 		return timeMin <= order && order <= timeMax
 	case eventsByPopularity: // seats, negated
 		return math.MinInt32 <= order && order <= 0
-	case reservationsOfEvent:
+	case reservationsOfEvent, securityByNumber:
 		return order >= 0
+	case waitersOfEvent: // the status, above 32 bits of rank
+		return 0 <= order && order>>32 <= int64(evently.Closed)
 	}
 	return false
 }

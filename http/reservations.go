@@ -10,12 +10,12 @@ import (
 
 func (s *Server) reservationRoutes() []route {
 	return []route{
-		{method: http.MethodGet, path: "/reservations/:id", handle: s.getReservation, access: signedIn},
-		{method: http.MethodPost, path: "/reservations/:id/confirm", handle: s.confirmReservation, access: signedIn, key: keyOptional},
-		{method: http.MethodDelete, path: "/reservations/:id", handle: s.releaseReservation, access: signedIn, noBody: true},
-		{method: http.MethodGet, path: "/bookings", handle: s.listBookings, access: signedIn, query: bookingsQuery},
-		{method: http.MethodGet, path: "/bookings/:id", handle: s.getReservation, access: signedIn},
-		{method: http.MethodPost, path: "/bookings/:id/cancel", handle: s.cancelBooking, access: signedIn, key: keyOptional, noBody: true},
+		{method: http.MethodGet, path: "/reservations/:id", handle: s.getReservation, access: bookingsOwn},
+		{method: http.MethodPost, path: "/reservations/:id/confirm", handle: s.confirmReservation, access: bookingsOwn, key: keyOptional},
+		{method: http.MethodDelete, path: "/reservations/:id", handle: s.releaseReservation, access: bookingsOwn, noBody: true},
+		{method: http.MethodGet, path: "/bookings", handle: s.listBookings, access: bookingsOwn, query: bookingsQuery},
+		{method: http.MethodGet, path: "/bookings/:id", handle: s.getReservation, access: bookingsOwn},
+		{method: http.MethodPost, path: "/bookings/:id/cancel", handle: s.cancelBooking, access: bookingsOwn, key: keyOptional, noBody: true},
 	}
 }
 

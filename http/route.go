@@ -2,6 +2,7 @@ package http
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 )
@@ -14,24 +15,17 @@ type handler func(c *gin.Context) error
 type route struct {
 	method, path string
 	handle       handler
-	access       access
+	access       permission
 	limit        limitKind
 	query        []string // the query parameters it knows
 	key          keyRule
-	noBody       bool // a request body must be absent or {}
-	always       bool // answered under overload too: probes
-	endsSession  bool // its stored answer is given again to the session that it ended
+	noBody       bool          // a request body must be absent or {}
+	always       bool          // answered under overload too: probes
+	workMax      time.Duration // bounds the work on it, where Config.RequestTimeout is too short
+	verified     bool          // needs a verified e-mail address, if Config.RequireVerifiedEmail says so
+	endless      bool          // answers for as long as the client likes: not bounded as requests are, see hub
+	endsSession  bool          // its stored answer is given again to the session that it ended
 }
-
-// access is who may use a route.
-type access uint8
-
-const (
-	public    access = iota // anyone; an access token is not looked at
-	signedIn                // any user
-	organizer               // role organizer or admin
-	admin                   // role admin
-)
 
 // limitKind is the rate limit of a route, besides the one for each address.
 type limitKind uint8
@@ -39,7 +33,7 @@ type limitKind uint8
 const (
 	limitNone limitKind = iota
 	limitBook           // Config.BookLimit for each user
-	limitAuth           // Config.AuthLimit for each address
+	limitAuth           // Config.AuthLimit for each address; failed sign-ins are limited for each account too
 )
 
 // keyRule is what an Idempotency-Key means to a route.
@@ -55,7 +49,8 @@ const (
 func (s *Server) routes() []route {
 	var table []route
 	for _, part := range [][]route{
-		s.operationRoutes(), s.accountRoutes(), s.eventRoutes(), s.reservationRoutes(), s.adminRoutes(), s.docRoutes(),
+		s.operationRoutes(), s.accountRoutes(), s.userRoutes(), s.eventRoutes(), s.reservationRoutes(), s.adminRoutes(), s.docRoutes(),
+		s.webhookRoutes(), s.waitlistRoutes(), s.pricingRoutes(), s.streamRoutes(), s.auditRoutes(), s.analyticsRoutes(),
 	} {
 		table = append(table, part...)
 	}

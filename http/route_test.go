@@ -22,7 +22,7 @@ func TestRoutes_KeepTheConventions(t *testing.T) {
 			t.Errorf("%s: an Idempotency-Key is for every POST, and for nothing else", name)
 		}
 		if (r.key == keyBook) != (r.limit == limitBook) {
-			t.Errorf("%s: bookings are limited for each user, and nothing else is", name)
+			t.Errorf("%s: bookings and those who wait are limited for each user, and nothing else is", name)
 		}
 		if r.limit == limitBook {
 			booking++
@@ -34,8 +34,8 @@ func TestRoutes_KeepTheConventions(t *testing.T) {
 			t.Errorf("%s: is answered under overload", name)
 		}
 	}
-	if booking != 1 || len(table) < 30 {
-		t.Errorf("%d routes, %d of them book", len(table), booking)
+	if booking != 2 || len(table) < 30 {
+		t.Errorf("%d routes, %d of them book or wait for it", len(table), booking)
 	}
 }
 

@@ -33,8 +33,21 @@ type Config struct {
 	Engine    evently.Engine
 	Catalogue evently.Catalogue
 	History   evently.History
+	Waitlists evently.Waitlists
+	Exports   evently.Exports
+	Pricer    evently.Pricer
+	Webhooks  evently.Webhooks
 	Accounts  evently.Accounts
 	Answers   evently.Answers
+	Streams   evently.Streams
+	Audit     evently.Audit
+	Analytics evently.Analytics
+
+	// WebhookTarget returns an *evently.Error when messages must not be sent to a URL. It is needed.
+	WebhookTarget func(ctx context.Context, url string) error
+
+	// Mailbox is shown to operators, at GET /dev/mailbox. Default: there is none, because mails go to a server.
+	Mailbox evently.Mailbox
 
 	// Health are the checks of GET /health. Each is made at most once a second.
 	Health []HealthCheck
@@ -44,12 +57,12 @@ type Config struct {
 	// Tokens says how access tokens are signed and how long they live.
 	Tokens TokenConfig
 
-	// BookLimit is for each user's bookings, at all nodes together that Share connects. A node hears a moment late of what
+	// BookLimit is for each user's bookings and joinings of waitlists, at all nodes together that Share connects. A node hears a moment late of what
 	// others allowed, some 100 ms: a user who asks N nodes within that time may be allowed up to N-1 limits more at once. They are
 	// owed, and all nodes refuse until they are made up for, so that the rate over a longer time is that of one limit. What
 	// does not reach a node is not owed there; at the worst, with no word between nodes, the limit is of each node. Default: no limit.
 	BookLimit Limit
-	// AuthLimit is for each address' requests to register, sign in and refresh. Default: no limit.
+	// AuthLimit is for each address' requests to register, sign in and refresh, and those about codes and passwords. Default: no limit.
 	AuthLimit Limit
 	// AddressLimit is for each address' requests of all kinds. Many users may share an address. Default: no limit.
 	AddressLimit Limit
@@ -65,9 +78,18 @@ type Config struct {
 	// returns nodes that do not answer too, with NodeStatus.Error. Default: the route answers 503 unavailable.
 	System func(ctx context.Context, event evently.EventID) (*System, error)
 
+	// RequireVerifiedEmail has those whose address is not verified neither book nor wait for seats. Default: they may.
+	RequireVerifiedEmail bool
+
 	// InFlightMax bounds the requests answered at a time; more are refused with 503 overloaded. Probes are always
 	// answered. Raising it costs some 20 KiB of memory a request and lengthens queues. Default: 4096.
 	InFlightMax int
+	// StreamClientsMax bounds the streams of availability that are open at a time; more are refused with 503 overloaded. They do not
+	// count as requests in flight. Each costs some 30 KiB of memory and a connection. Default: 10,000.
+	StreamClientsMax int
+	// StreamClientsPerAddress bounds those of one address, where many users may be; more are refused with 429 rate_limited.
+	// Default: 500.
+	StreamClientsPerAddress int
 	// PasswordHashesMax bounds the passwords hashed at a time. Each takes a core for some 30 ms and 19 MiB of memory.
 	// Default: the number of cores.
 	PasswordHashesMax int
@@ -105,18 +127,26 @@ type Config struct {
 // The defaults of Config.
 const (
 	inFlightMaxDefault    = 4096
+	streamClientsDefault  = 10_000
+	streamClientsPerAddr  = 500
 	requestTimeoutDefault = 10 * time.Second
 	drainTimeoutDefault   = 20 * time.Second
 )
 
 func (c *Config) complete() error {
-	if c.Engine == nil || c.Catalogue == nil || c.History == nil || c.Accounts == nil || c.Answers == nil {
+	if c.Engine == nil || c.Catalogue == nil || c.History == nil || c.Waitlists == nil || c.Exports == nil || c.Pricer == nil ||
+		c.Accounts == nil || c.Answers == nil ||
+		c.Streams == nil || c.Audit == nil || c.Analytics == nil {
 		return errors.New("a port is missing")
+	}
+	if c.Webhooks == nil || c.WebhookTarget == nil {
+		return errors.New("the webhooks are missing")
 	}
 	if c.Registerer == nil || c.Gatherer == nil {
 		return errors.New("the metrics' Registerer or Gatherer is missing")
 	}
-	if c.InFlightMax < 0 || c.PasswordHashesMax < 0 || c.RequestTimeout < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 {
+	if c.InFlightMax < 0 || c.StreamClientsMax < 0 || c.StreamClientsPerAddress < 0 ||
+		c.PasswordHashesMax < 0 || c.RequestTimeout < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 {
 		return errors.New("a bound is negative")
 	}
 	for _, limit := range []Limit{c.BookLimit, c.AuthLimit, c.AddressLimit} {
@@ -125,6 +155,8 @@ func (c *Config) complete() error {
 		}
 	}
 	setDefault(&c.InFlightMax, inFlightMaxDefault)
+	setDefault(&c.StreamClientsMax, streamClientsDefault)
+	setDefault(&c.StreamClientsPerAddress, streamClientsPerAddr)
 	setDefault(&c.RequestTimeout, requestTimeoutDefault)
 	setDefault(&c.DrainTimeout, drainTimeoutDefault)
 	setDefault(&c.HoldTTL, evently.HoldTTLDefault)
@@ -160,8 +192,10 @@ type Server struct {
 	router    *gin.Engine
 	ids       requestIDs
 	tokens    *tokens
-	seals     []seal // by token secret
+	seals     []seal        // by token secret
+	keys      []accountKeys // by token secret
 	revoked   *revocations
+	verified  *verifiedUsers
 	passwords *passwords
 	health    *health
 	caches    *caches
@@ -170,6 +204,8 @@ type Server struct {
 	authLimiter    *limiter[netip.Addr]
 	addressLimiter *limiter[netip.Addr]
 
+	streams  *hub
+	exports  chan struct{} // holds an element for each export under way
 	inFlight atomic.Int64
 	draining atomic.Bool
 }
@@ -193,12 +229,19 @@ func (s *Server) build() (err error) {
 	if s.seals, err = newSeals(s.config.Tokens.Secrets); err != nil {
 		return err
 	}
+	if s.keys, err = newAccountKeys(s.config.Tokens.Secrets); err != nil {
+		return err
+	}
+	s.verified = newVerifiedUsers(&s.config)
 	s.metrics = newMetrics(s.config.Registerer)
 	s.tokens = newTokens(s.config.Tokens, s.config.Now, s.metrics)
 	s.revoked = newRevocations(&s.config, s.metrics)
 	s.passwords = newPasswords(s.config.PasswordHashesMax, s.metrics)
 	s.health = &health{checks: s.config.Health, now: s.config.Now, logger: s.config.Logger}
 	s.caches = newCaches(&s.config, s.metrics)
+	s.streams = newHub(&s.config, s.metrics.streams)
+	s.streams.heard = func(state *evently.State, at time.Time) { s.caches.states.put(state.Event.ID, state, at) }
+	s.exports = make(chan struct{}, exportsMax)
 	s.bookLimiter = newLimiter[evently.UserID]("book", s.config.BookLimit, s.metrics.rateLimited)
 	if s.bookLimiter != nil && s.config.Share != nil {
 		s.bookLimiter.lost = s.metrics.sharesLost
@@ -246,7 +289,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	defer s.revoked.stop()
 	defer s.startSharing()()
+	defer s.streams.start()()
 	server := &http.Server{Handler: s.router, ReadTimeout: readTimeout, WriteTimeout: writeTimeout}
+	server.RegisterOnShutdown(s.streams.end) // by when clients that come again find another node
 	return s.serve(ctx, server, listener, func() {
 		s.draining.Store(true)
 		delay := time.NewTimer(s.config.DrainDelay)

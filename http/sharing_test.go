@@ -47,7 +47,7 @@ func sharingNodes(t *testing.T, count int, limit Limit, lost func(from, to int) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := server.mount([]route{{method: "POST", path: "/limited", handle: okHandler, access: signedIn, limit: limitBook}}); err != nil {
+		if err := server.mount([]route{{method: "POST", path: "/limited", handle: okHandler, access: accountOwn, limit: limitBook}}); err != nil {
 			t.Fatal(err)
 		}
 		token, err := server.tokens.sign(evently.Principal{User: 7, Session: evently.SessionID{1}})
@@ -189,7 +189,7 @@ func TestServe_SharesUntilItsEnd(t *testing.T) {
 	w := newSite(t, func(config *Config) {
 		config.BookLimit = Limit{10, time.Minute}
 		config.Share = func(body []byte) { told <- body }
-	}, route{method: "POST", path: "/limited", handle: okHandler, access: signedIn, limit: limitBook})
+	}, route{method: "POST", path: "/limited", handle: okHandler, access: accountOwn, limit: limitBook})
 	token, who := w.token(t, evently.RoleUser)
 	s := serve(t, w, w.server.Serve)
 	ask := func() {

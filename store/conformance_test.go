@@ -74,10 +74,27 @@ func TestHistory_Conforms(t *testing.T) {
 	})
 }
 
+func TestWaitlists_Conforms(t *testing.T) {
+	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+		storetest.RunWaitlists(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.Waitlists) {
+			b := benchOn(t, openPool(t, database(t), 8), JournalConfig{})
+			t.Cleanup(b.verify)
+			return b.events, b.journal, NewWaitlists(b.pool)
+		})
+	})
+	t.Run("behind a pooler that forbids prepared statements", func(t *testing.T) {
+		storetest.RunWaitlists(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.Waitlists) {
+			b := benchOn(t, openPool(t, with(pgtest.Database(t), "default_query_exec_mode=exec"), 8), JournalConfig{})
+			return b.events, b.journal, NewWaitlists(b.pool)
+		})
+	})
+}
+
 func TestAccounts_Conforms(t *testing.T) {
 	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
-		storetest.RunAccounts(t, func(t *testing.T) evently.Accounts {
-			return NewAccounts(openPool(t, database(t), 16))
+		storetest.RunAccounts(t, func(t *testing.T) (evently.Accounts, func() []evently.CodeMail) {
+			mail := new(codeMails)
+			return NewAccounts(openPool(t, database(t), 16), mail), mail.all
 		})
 	})
 }

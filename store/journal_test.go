@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	mathrand "math/rand/v2"
 	"strings"
 	"testing"
@@ -401,5 +402,85 @@ func TestJournal_AcquireClearsOverdueKeys(t *testing.T) {
 	again.MustFlush()
 	if n := b.count("select count(*) from reservations"); n != 2 {
 		t.Errorf("%d reservations, want the old one and a new one", n)
+	}
+}
+
+// The same of the keys of waiters. One whose offer is still held is known all the same.
+func TestJournal_AcquireClearsOverdueKeysOfWaiters(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	o := b.acquire(b.event(2))
+	held := o.book(evently.Item{Quantity: 2})
+	join := &evently.JoinWaitlist{User: 1, Key: evently.Key{Hi: 5}, Items: evently.OneItem(evently.Item{Quantity: 1}), Token: 5}
+	o.decide(join, o.Now)
+	o.decide(&evently.LeaveWaitlist{User: 1}, o.Now)
+	offered := o.Join(2, o.Now, evently.HoldOnRelease, evently.Item{Quantity: 2})
+	o.decide(&evently.Release{User: 7, Token: held.ID.Token}, o.Now)
+	o.MustFlush()
+	if _, err := b.pool.Exec(t.Context(), "update waitlist set joined_at = joined_at - interval '27 hours', ended_at = ended_at - interval '27 hours'"); err != nil {
+		t.Fatal(err)
+	}
+	again := b.acquire(o.Ledger.Event().ID)
+	if _, found := again.Ledger.Waiter(5); found {
+		t.Error("one who left 27 hours ago is known")
+	}
+	if _, found := again.Ledger.Waiter(offered.ID.Token); !found {
+		t.Error("one whose offer is held is not known")
+	}
+	join.Token = 6
+	again.decide(join, again.Now)
+	again.MustFlush()
+	if n := b.count("select count(*) from waitlist where key is not null"); n != 1 {
+		t.Errorf("%d keys, want the one that was used again", n)
+	}
+}
+
+// Seats that go from one to another, and those who wait for them: after a batch whose outcome nobody knows the next owner finds
+// all of it, or nothing.
+func TestJournal_UnknownOutcomeLosesNoWaiter(t *testing.T) {
+	for _, committed := range []bool{true, false} {
+		t.Run(fmt.Sprintf("committed=%v", committed), func(t *testing.T) {
+			wire := new(wire)
+			b := benchOn(t, openWire(t, pgtest.Database(t), wire), JournalConfig{Writers: 1, Timeout: time.Second})
+			o := b.acquire(b.event(2))
+			first, second := o.book(evently.Item{Quantity: 1}), o.book(evently.Item{Quantity: 1})
+			waits := o.Join(1, o.Now, evently.BookOnRelease, evently.Item{Quantity: 1})
+			o.MustFlush()
+			o.decide(&evently.Release{User: 7, Token: first.ID.Token}, o.Now)
+			joins := o.Join(2, o.Now, evently.HoldOnRelease, evently.Item{Quantity: 1})
+			o.decide(&evently.Release{User: 7, Token: second.ID.Token}, o.Now)
+			more := o.Join(1, o.Now, evently.HoldOnRelease, evently.Item{Quantity: 2})
+			release := func() {}
+			if committed {
+				wire.cut.Store(true)
+			} else {
+				tx := b.begin("lock table journal in exclusive mode")
+				release = func() {
+					if err := tx.Rollback(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := o.Flush(); !errors.Is(err, evently.ErrOutcomeUnknown) {
+				t.Fatalf("got %v, want %v", err, evently.ErrOutcomeUnknown)
+			}
+			wire.cut.Store(false)
+			again := b.acquire(o.Ledger.Event().ID)
+			release()
+			again.MustFlush()
+			statuses := make(map[evently.WaiterStatus]int)
+			for _, waiter := range []evently.Waiter{waits, joins, more} {
+				if known, found := again.Ledger.Waiter(waiter.ID.Token); found {
+					statuses[known.Status]++
+				}
+			}
+			want := map[evently.WaiterStatus]int{evently.Waiting: 1}
+			if committed {
+				want = map[evently.WaiterStatus]int{evently.Served: 2, evently.Waiting: 1}
+			}
+			if !maps.Equal(statuses, want) || again.Ledger.Waiting() != 1 || again.Ledger.Live() != 2 {
+				t.Errorf("waiters %v, %d live; want %v and 2", statuses, again.Ledger.Live(), want)
+			}
+			b.verify()
+		})
 	}
 }

@@ -111,9 +111,9 @@ func TestListener_HearsWhatChanges(t *testing.T) {
 	}
 	h.expect("event "+draft.ID.String(), "event "+draft.ID.String())
 
-	accounts, now := NewAccounts(b.pool), time.Now()
-	user := &evently.User{ID: 7, Email: "zoe@example.org", CreatedAt: now}
-	if err := accounts.CreateUser(t.Context(), user); err != nil {
+	accounts, now := NewAccounts(b.pool, nil), time.Now()
+	user, origin := &evently.User{ID: 7, Email: "zoe@example.org", CreatedAt: now}, &evently.Origin{At: now}
+	if err := accounts.CreateUser(t.Context(), user, nil, origin); err != nil {
 		t.Fatal(err)
 	}
 	signIn := func() evently.SessionID {
@@ -121,20 +121,20 @@ func TestListener_HearsWhatChanges(t *testing.T) {
 		for i := range session.ID {
 			session.ID[i] = byte(mathrand.Uint32())
 		}
-		if err := accounts.CreateSession(t.Context(), session, [32]byte{1}); err != nil {
+		if _, _, err := accounts.CreateSession(t.Context(), session, [32]byte{1}, "", origin); err != nil {
 			t.Fatal(err)
 		}
 		return session.ID
 	}
 	revoked, stolen := signIn(), signIn()
-	if _, err := accounts.RotateSession(t.Context(), stolen, [32]byte{1}, [32]byte{2}, now); err != nil { // ends nothing
+	if _, _, err := accounts.RotateSession(t.Context(), stolen, [32]byte{1}, [][32]byte{{2}}, origin); err != nil { // ends nothing
 		t.Fatal(err)
 	}
-	if err := accounts.RevokeSession(t.Context(), user.ID, revoked, now); err != nil {
+	if err := accounts.RevokeSession(t.Context(), user.ID, revoked, origin); err != nil {
 		t.Fatal(err)
 	}
 	h.expect(fmt.Sprintf("session %x", revoked))
-	if _, err := accounts.RotateSession(t.Context(), stolen, [32]byte{1}, [32]byte{3}, now); err == nil {
+	if _, _, err := accounts.RotateSession(t.Context(), stolen, [32]byte{1}, [][32]byte{{3}}, origin); err == nil {
 		t.Fatal("a spent token was good")
 	}
 	h.expect(fmt.Sprintf("session %x", stolen))

@@ -67,6 +67,9 @@ func Migrate(ctx context.Context, url string, logger *slog.Logger) error {
 		}
 		return failed(err, "migrate")
 	}
+	if err := migrateJobs(ctx, conn, url, logger); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
 	return nil
 }
 
@@ -104,7 +107,7 @@ func describeRefusal(refused *migrate.MigrationPgError) string {
 type SchemaStatus struct {
 	Current int      // number of the last migration that was done; 0: none
 	Target  int      // number of the last one that this program knows
-	Pending []string // file names of those still to do, in order
+	Pending []string // names of those still to do, in order; those of the jobs, which have other numbers, when all others are done
 
 	// ProgramMin is the smallest Target of programs that may use a schema newer than they know. Zero unless this schema is
 	// newer than this program.
@@ -156,6 +159,10 @@ func readStatus(ctx context.Context, conn *pgx.Conn) (status SchemaStatus, err e
 	switch {
 	case status.Current < status.Target:
 		status.Pending = names[status.Current:]
+	case status.Current == status.Target:
+		if status.Pending, err = pendingJobMigrations(ctx, conn); err != nil {
+			return status, err
+		}
 	case status.Current > status.Target:
 		if err := conn.QueryRow(ctx, readProgramMinSQL).Scan(&status.ProgramMin); err != nil {
 			return status, failed(err, "read whom the schema suits")

@@ -32,11 +32,12 @@ func createAdmin(ctx context.Context, accounts evently.Accounts, email, password
 	if err != nil {
 		return nil, err
 	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
 	user := &evently.User{
 		ID: evently.UserID(random64()), Email: normal, Name: "Administrator", Role: evently.RoleAdmin, PasswordHash: hash,
-		EmailVerified: true, CreatedAt: time.Now().UTC().Truncate(time.Millisecond),
+		EmailVerified: true, CreatedAt: now,
 	}
-	return user, accounts.CreateUser(ctx, user)
+	return user, accounts.CreateUser(ctx, user, nil, &evently.Origin{At: now, UserAgent: "evently"})
 }
 
 // random64 is never zero.

@@ -73,7 +73,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings.`,
 		SilenceUsage:  true,
 	}
 	root.AddCommand(
-		s.upCommand(), s.serveCommand(), s.migrateCommand(), s.adminCommand(), s.databaseCommand(), s.verifyCommand(),
+		s.upCommand(), s.serveCommand(), s.migrateCommand(), s.adminCommand(), s.databaseCommand(), s.verifyCommand(), s.replayCommand(),
+		s.analyticsCommand(), s.feedCommand(),
 		s.healthCommand(), s.configCommand(), s.versionCommand(),
 	)
 	requireSubcommand(root)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/evently/evently"
 	"github.com/evently/evently/http"
+	"github.com/evently/evently/store"
 )
 
 // Config is all settings of the program. The table in settings says what each means, its unit, bounds and default.
@@ -32,24 +33,41 @@ type Config struct {
 	StartTimeout time.Duration
 	Migrate      string
 
-	HTTPAddr         string
-	AdminAddr        string
-	JWTSecret        string
-	PastSecrets      []string
-	TokenIssuer      string
-	TokenAudience    string
-	AccessTTL        time.Duration
-	RefreshTTL       time.Duration
-	RateLimitBook    http.Limit
-	RateLimitAuth    http.Limit
-	RateLimitAddress http.Limit
-	TrustedProxies   []string
-	CORSOrigins      []string
-	HoldTTL          time.Duration
-	AccessLog        string
-	DrainDelay       time.Duration
-	DrainTimeout     time.Duration
-	SMTPURL          string
+	HTTPAddr                string
+	AdminAddr               string
+	JWTSecret               string
+	PastSecrets             []string
+	TokenIssuer             string
+	TokenAudience           string
+	AccessTTL               time.Duration
+	RefreshTTL              time.Duration
+	RateLimitBook           http.Limit
+	RateLimitAuth           http.Limit
+	RateLimitAddress        http.Limit
+	RequireVerified         string
+	TrustedProxies          []string
+	CORSOrigins             []string
+	HoldTTL                 time.Duration
+	PricingInterval         time.Duration // 0: off
+	Consumers               string
+	AccessLog               string
+	StreamClientsMax        int
+	StreamClientsPerAddress int
+
+	RetentionSecurityLog time.Duration // 0 of each: never removed
+	RetentionWebhooks    time.Duration
+	RetentionMail        time.Duration
+	RetentionAnswers     time.Duration
+	RetentionJournal     string
+
+	DrainDelay   time.Duration
+	DrainTimeout time.Duration
+	SMTPURL      string
+	MailFrom     string
+	MailRate     int
+	PublicURL    string
+
+	WebhookAllowPrivate string
 
 	ClusterAddr      string
 	ClusterAdvertise string
@@ -74,6 +92,8 @@ const (
 	off         = "off"
 	auto        = "auto"
 	never       = "never"
+	yes         = "true"
+	no          = "false"
 )
 
 // settings is the table of settings, bound to the fields of c. The order is that of the documentation.
@@ -132,7 +152,7 @@ func (c *Config) settings() []setting {
 		},
 		{
 			name: "jwt_past_secrets", group: node, value: listValue{&c.PastSecrets}, secret: true,
-			help: "comma list of former jwt_secrets whose tokens are still accepted, for a rotation without sign-outs",
+			help: "comma list of former jwt_secrets whose tokens and one-time codes are still accepted, for a rotation without sign-outs",
 		},
 		{
 			name: "token_issuer", group: node, value: textValue{&c.TokenIssuer}, fallback: "evently",
@@ -152,15 +172,19 @@ func (c *Config) settings() []setting {
 		},
 		{
 			name: "rate_limit_book", group: node, value: limitValue{&c.RateLimitBook}, fallback: "10/1m",
-			help: "bookings of one user, as count/time such as 10/1m, or off",
+			help: "bookings and joinings of waitlists of one user, as count/time such as 10/1m, or off",
 		},
 		{
 			name: "rate_limit_auth", group: node, value: limitValue{&c.RateLimitAuth}, fallback: "20/1m",
-			help: "registrations, sign-ins and token refreshes from one IP address, as count/time, or off",
+			help: "registrations, sign-ins, token refreshes, codes and passwords from one IP address, as count/time, or off",
 		},
 		{
 			name: "rate_limit_address", group: node, value: limitValue{&c.RateLimitAddress}, fallback: off,
 			help: "requests of all kinds from one IP address, as count/time, or off",
+		},
+		{
+			name: "require_verified_email", group: node, value: wordValue{&c.RequireVerified, []string{yes, no}}, fallback: no,
+			help: "true lets only users with a verified e-mail address book seats and wait for them",
 		},
 		{
 			name: "trusted_proxies", group: node, value: listValue{&c.TrustedProxies},
@@ -176,8 +200,44 @@ func (c *Config) settings() []setting {
 			help:     "how long a hold lives unless it is confirmed, for events that do not say, 1s to 168h",
 		},
 		{
+			name: "pricing_interval", group: node, value: periodValue{&c.PricingInterval, time.Second, 31 * 24 * time.Hour},
+			fallback: "24h", help: "how often one node of all applies the pricing rules, 1s to 744h, or off",
+		},
+		{
+			name: "consumers", group: node, value: wordValue{&c.Consumers, []string{on, off}}, fallback: on,
+			help: "off leaves what follows bookings to other nodes, of which one must have it on: analytics, mails, webhooks and jobs",
+		},
+		{
 			name: "access_log", group: node, value: wordValue{&c.AccessLog, []string{on, off}}, fallback: off,
 			help: "on logs every request",
+		},
+		{
+			name: "stream_clients_max", group: node, value: countValue{&c.StreamClientsMax, 1, 1_000_000}, fallback: "10000",
+			help: "streams of availability that a node has open at a time, 1 to 1000000; each takes a connection and some 30 KiB",
+		},
+		{
+			name: "stream_clients_per_address", group: node, value: countValue{&c.StreamClientsPerAddress, 1, 1_000_000}, fallback: "500",
+			help: "streams of availability of one IP address at a node, 1 to 1000000; see trusted_proxies",
+		},
+		{
+			name: "retention_security_log", group: node, value: keepValue{&c.RetentionSecurityLog, store.SecurityLogKeepMin}, fallback: "400d",
+			help: "how long sign-ins, changes of roles and the like stay in the security log, such as 400d, 30d at least, or never to remove them",
+		},
+		{
+			name: "retention_webhook_deliveries", group: node, value: keepValue{&c.RetentionWebhooks, 24 * time.Hour}, fallback: "30d",
+			help: "how long ended deliveries of webhooks stay in their log, 1d at least, or never",
+		},
+		{
+			name: "retention_mail", group: node, value: keepValue{&c.RetentionMail, time.Hour}, fallback: "30d",
+			help: "how long mails stay in the mailbox that stands for a mail server, 1h at least, or never",
+		},
+		{
+			name: "retention_answers", group: node, value: keepValue{&c.RetentionAnswers, evently.KeyRetentionMin}, fallback: "24h",
+			help: "how long a request with an Idempotency-Key, other than a booking, can be repeated, 24h at least, or never to forget it",
+		},
+		{
+			name: "retention_journal", group: node, value: wordValue{&c.RetentionJournal, []string{never}}, fallback: never,
+			help: "the journal of events is never removed: it is the audit trail, and what verify and replay work from",
 		},
 		{
 			name: "drain_delay", group: node, value: durationValue{&c.DrainDelay, 0, 5 * time.Minute}, fallback: "0s",
@@ -189,7 +249,26 @@ func (c *Config) settings() []setting {
 		},
 		{
 			name: "smtp_url", group: node, value: textValue{&c.SMTPURL}, secret: true,
-			help: "mail server, smtp://user:password@host:port; accepted, but this version sends no mail",
+			shown: "mails are shown at /dev/mailbox of admin_addr; none are sent in production",
+			help: "mail server: smtp://user:password@host:587 with STARTTLS, unless the host is this machine or ?tls=off follows, " +
+				"or smtps://user:password@host:465",
+		},
+		{
+			name: "mail_from", group: node, value: textValue{&c.MailFrom}, shown: "needed with smtp_url",
+			help: "sender of mails, such as Evently <tickets@example.org>",
+		},
+		{
+			name: "mail_rate", group: node, value: countValue{&c.MailRate, 1, 10_000}, fallback: "50",
+			help: "mails that a node sends in a second at the most, 1 to 10000; more are sent later",
+		},
+		{
+			name: "public_url", group: node, value: textValue{&c.PublicURL},
+			help: "where people find the service, such as https://tickets.example, for links in mails; empty: mails have no links",
+		},
+
+		{
+			name: "webhook_allow_private", group: node, value: wordValue{&c.WebhookAllowPrivate, []string{yes, no}}, fallback: no,
+			help: "true allows webhooks to private addresses and by http, for tests and closed networks; else they go to public ones by https",
 		},
 
 		{
@@ -311,6 +390,12 @@ func (c *Config) check() error {
 		}
 	}
 	if _, err := c.remoteTLS(); err != nil {
+		wrong = append(wrong, err)
+	}
+	if c.RequireVerified == yes && c.Env == production && c.SMTPURL == "" {
+		wrong = append(wrong, errors.New("require_verified_email is true and smtp_url is not set: nobody is mailed a code, and nobody can book"))
+	}
+	if err := c.checkMail(); err != nil {
 		wrong = append(wrong, err)
 	}
 	if err := errors.Join(wrong...); err != nil {

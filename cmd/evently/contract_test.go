@@ -19,42 +19,60 @@ import (
 )
 
 // The tour of README.md, as a reader pastes it.
-func TestREADME_TourWorksWhenPasted(t *testing.T) {
+func TestREADME_ToursWorkWhenPasted(t *testing.T) {
 	readme, err := os.ReadFile(readmePath)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, found := strings.Cut(string(readme), "<!-- tour -->\n```sh\n")
-	tour, _, ended := strings.Cut(rest, "```\n")
-	const address = "http://127.0.0.1:8080"
-	if !found || !ended || !strings.Contains(tour, address) {
-		t.Fatal("README.md has no tour")
-	}
 	if _, err := osexec.LookPath("curl"); err != nil {
-		t.Fatal("the tour needs curl: apt-get install curl")
+		t.Fatal("the tours need curl: apt-get install curl")
 	}
 	n := proctest.Up(t, proctest.DataDir(t), "--demo")
-	out, err := osexec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", strings.ReplaceAll(tour, address, n.API)).CombinedOutput()
+	adapt := strings.NewReplacer("http://127.0.0.1:8080", n.API, "http://127.0.0.1:8081", n.Operations, "the-password-that-up-printed", n.Password)
+	tours := []struct {
+		name   string
+		prints map[string]int
+	}{
+		{"tour", map[string]int{
+			`"email":"ann@example.com"`:    1,
+			"HTTP/1.1 201 Created":         2,
+			"Idempotency-Replayed: true":   1,
+			`"status":"held"`:              2,
+			`"status":"confirmed"`:         2,
+			`"status":"cancelled"`:         1,
+			`"available":12,"held":0,"boo`: 4, // twice, in all and for the tier
+			"problem":                      0,
+		}},
+		{"second tour", map[string]int{
+			`"position":1,"status":"waiting"`: 1,
+			"HTTP/1.1 204 No Content":         1,
+			`"status":"confirmed"`:            1,
+			`"next_price_minor":2900`:         1, // half of the seats are taken: 2500 x 1.15 = 2875, rounded
+			`"kind":"waitlisted"`:             1,
+			"event: availability":             1,
+			"problem":                         0,
+		}},
+	}
+	const end = "== end of a tour\n"
+	script := ""
+	for _, tour := range tours {
+		_, rest, found := strings.Cut(string(readme), "<!-- "+tour.name+" -->\n```sh\n")
+		text, _, ended := strings.Cut(rest, "```\n")
+		if !found || !ended {
+			t.Fatalf("README.md has no %s", tour.name)
+		}
+		script += adapt.Replace(text) + "printf '" + end + "'\n"
+	}
+	out, err := osexec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	text := string(out)
-	for what, count := range map[string]int{
-		`"email":"ann@example.com"`:    1,
-		"HTTP/1.1 201 Created":         2,
-		"Idempotency-Replayed: true":   1,
-		`"status":"held"`:              2,
-		`"status":"confirmed"`:         2,
-		`"status":"cancelled"`:         1,
-		`"available":12,"held":0,"boo`: 4, // twice, in all and for the tier
-		"problem":                      0,
-	} {
-		if got := strings.Count(text, what); got != count {
-			t.Errorf("the tour prints %q %d times, want %d", what, got, count)
+	for i, printed := range strings.Split(string(out), end)[:len(tours)] {
+		for what, count := range tours[i].prints {
+			if got := strings.Count(printed, what); got != count {
+				t.Errorf("the %s prints %q %d times, want %d:\n%s", tours[i].name, what, got, count, printed)
+			}
 		}
-	}
-	if t.Failed() {
-		t.Log(text)
 	}
 	n.Signal(t, syscall.SIGTERM)
 	n.Exit(t, proctest.StopMax)

@@ -31,7 +31,7 @@ func opened(t *testing.T, url string) *pgxpool.Pool {
 }
 
 func TestFirstAdmin_IsMadeOnceAndSignsInWithTheKeptPassword(t *testing.T) {
-	accounts := store.NewAccounts(opened(t, pgtest.Database(t)))
+	accounts := store.NewAccounts(opened(t, pgtest.Database(t)), nil)
 	config := &Config{DataDir: t.TempDir(), AdminEmail: " Boss@Example.ORG "}
 	log := slog.New(slog.DiscardHandler)
 	first, err := config.firstAdmin(t.Context(), accounts, log)
@@ -56,7 +56,7 @@ func TestFirstAdmin_IsMadeOnceAndSignsInWithTheKeptPassword(t *testing.T) {
 }
 
 func TestFirstAdmin_ShowsNoPasswordThatIsNotItsOwn(t *testing.T) {
-	accounts := store.NewAccounts(opened(t, pgtest.Database(t)))
+	accounts := store.NewAccounts(opened(t, pgtest.Database(t)), nil)
 	config := &Config{DataDir: t.TempDir(), AdminEmail: "boss@example.org", AdminPassword: "chosen by the owner"}
 	log := slog.New(slog.DiscardHandler)
 	if _, err := config.firstAdmin(t.Context(), accounts, log); err != nil {
@@ -80,7 +80,7 @@ func TestAdminCreate(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &out); err != nil {
 		t.Fatalf("%v in %s", err, text)
 	}
-	accounts := store.NewAccounts(opened(t, url))
+	accounts := store.NewAccounts(opened(t, url), nil)
 	user, err := accounts.UserByEmail(t.Context(), "one@example.org")
 	if err != nil || user.Role != evently.RoleAdmin || user.ID.String() != out["id"] {
 		t.Fatalf("account is %+v (%v), printed %v", user, err, out)
@@ -194,7 +194,7 @@ func TestVerify_PrintsEveryDifference(t *testing.T) {
 	if _, err := seedDemo(t.Context(), store.NewCatalogue(pool), 7, time.Minute, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if out := exec(t, exitOK, env, "verify"); !strings.Contains(out, "Verified 12 events, 12 entries and 0 reservations: 0 differences") {
+	if out := exec(t, exitOK, env, "verify"); !strings.Contains(out, "Verified 12 events, 12 entries, 0 reservations and 0 waiters: 0 differences") {
 		t.Errorf("prints %q", out)
 	}
 	if _, err := pool.Exec(t.Context(), "update event_heads set booked[1] = 1"); err != nil {

@@ -12,8 +12,8 @@ import (
 )
 
 func (s *shell) databaseCommand() *cobra.Command {
-	group := &cobra.Command{Use: "database", Short: "Run the embedded Postgres without a node"}
-	group.AddCommand(s.databaseUpCommand(), s.databaseURLCommand())
+	group := &cobra.Command{Use: "database", Short: "Run the embedded Postgres without a node, or set the rights of a role"}
+	group.AddCommand(s.databaseUpCommand(), s.databaseURLCommand(), s.databaseGrantsCommand())
 	requireSubcommand(group)
 	return group
 }

@@ -54,9 +54,6 @@ func (s *shell) runNode(ctx context.Context, config *Config, log *slog.Logger, o
 	if err := config.check(); err != nil {
 		return err
 	}
-	if config.SMTPURL != "" {
-		log.Warn("smtp_url is set, but this version sends no mail")
-	}
 	if n := len(config.JWTSecret); n > 0 && n < secretBytesMin {
 		log.Warn("jwt_secret is too short for production", "bytes", n, "bytes_min", secretBytesMin)
 	}
@@ -131,7 +128,7 @@ func (s *shell) bringUp(ctx context.Context, p *program, options *nodeOptions) e
 	}
 	var admin *adminLogin
 	if options.up || config.AdminPassword != "" {
-		if admin, err = config.firstAdmin(ctx, store.NewAccounts(pool), p.log); err != nil {
+		if admin, err = config.firstAdmin(ctx, store.NewAccounts(pool, nil), p.log); err != nil {
 			pool.Close()
 			return err
 		}
@@ -151,6 +148,9 @@ func (s *shell) bringUp(ctx context.Context, p *program, options *nodeOptions) e
 	say("")
 	say("API         http://%s (documentation at /docs, state at /health)", p.public.Addr())
 	say("Operations  http://%s/metrics", p.admin.Addr())
+	if mailbox := p.mailboxURL(); mailbox != "" {
+		say("Mail        %s", mailbox)
+	}
 	if options.up {
 		say("Admin       %s", admin)
 	}

@@ -71,7 +71,7 @@ func TestUp_DataOutlivesTheProcess(t *testing.T) {
 
 	// While it runs: the tools find its database.
 	verify := proctest.Launch(t, dir, "verify")
-	verify.Await(t, `^Verified 12 events, 13 entries and 1 reservations: 0 differences`)
+	verify.Await(t, `^Verified 12 events, 13 entries, 1 reservations and 0 waiters: 0 differences`)
 	if exit := verify.Exit(t, proctest.StopMax); exit != exitOK {
 		t.Errorf("verify: exit %d, want %d", exit, exitOK)
 	}

@@ -33,6 +33,9 @@ type program struct {
 	stops         []step     // in the order of the starts
 	failed        chan error // told when a part has ended by itself; buffered for all of them
 	parts         int
+	webhooks      *webhooks
+	mails         *mails
+	jobs          *store.Jobs
 }
 
 // step undoes the start of a part.
@@ -130,10 +133,23 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 	engine := actors.NewEngine(node.System(), node, history, actorMetrics)
 	engine.Logger = p.log
+	pricer := &actors.Pricer{
+		Engine: engine, Catalogue: store.NewCatalogue(pool), Logger: p.log, Metrics: actorMetrics, Now: time.Now,
+	}
+
+	if p.webhooks, err = p.newWebhooks(pool); err != nil {
+		return err
+	}
+	if p.mails, err = p.newMails(pool); err != nil {
+		return err
+	}
+	if p.jobs, err = p.newJobs(pool, pricer); err != nil {
+		return err
+	}
 
 	vitals := &vitals{gatherer: p.registry, log: p.log}
 	p.background("vitals", vitals.run)
-	server, err := http.New(p.httpConfig(pool, journal, node, newSystem(node, vitals), engine, history))
+	server, err := http.New(p.httpConfig(pool, journal, node, newSystem(node, vitals), engine, history, pricer))
 	if err != nil {
 		return err
 	}
@@ -150,10 +166,16 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 	withdrawal := &withdrawal{node: node, reachable: signals.Reachable, journal: journal, log: p.log}
 	p.background("withdrawal", withdrawal.run)
 	retention := store.NewRetention(pool, p.log)
+	retention.Policies = store.RetentionPolicies{
+		SecurityLog: p.config.RetentionSecurityLog, Mail: p.config.RetentionMail, Answers: p.config.RetentionAnswers,
+	}
 	p.background("retention", func(ctx context.Context) error {
 		retention.Run(ctx)
 		return nil
 	})
+	if err := p.startConsumers(ctx, pool); err != nil {
+		return err
+	}
 	p.background("sweeper", func(ctx context.Context) error {
 		sweeper := &actors.Sweeper{Engine: engine, Index: journal, Logger: p.log}
 		sweeper.Run(ctx)
@@ -207,12 +229,18 @@ func (p *program) startNode(ctx context.Context, installation string, props func
 
 func (p *program) httpConfig(
 	pool *pgxpool.Pool, journal *store.Journal, node *cluster.Node, system *system, engine evently.Engine, history evently.History,
+	pricer evently.Pricer,
 ) http.Config {
 	c := p.config
 	b := thisBuild()
 	return http.Config{
 		Engine: engine, Catalogue: store.NewCatalogue(pool), History: history,
-		Accounts: store.NewAccounts(pool), Answers: store.NewAnswers(pool),
+		Waitlists: store.NewWaitlists(pool), Exports: store.NewHistory(pool), Pricer: pricer,
+		Accounts: store.NewAccounts(pool, p.mails.queue(p.jobs)), Answers: store.NewAnswers(pool),
+		Streams: store.NewStreams(pool), Audit: store.NewAudit(pool),
+		Analytics:        store.NewAnalytics(pool),
+		StreamClientsMax: c.StreamClientsMax, StreamClientsPerAddress: c.StreamClientsPerAddress,
+		Webhooks: p.webhooks.kept, WebhookTarget: p.webhooks.targets.Check, Mailbox: p.mails.shown(),
 		Health: []http.HealthCheck{
 			{Name: "database", Needed: true, Check: pool.Ping},
 			{Name: "journal", Needed: true, Check: func(context.Context) error {
@@ -228,7 +256,7 @@ func (p *program) httpConfig(
 		Tokens: http.TokenConfig{
 			Secrets: c.tokenSecrets(), Issuer: c.TokenIssuer, Audience: c.TokenAudience, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL,
 		},
-		BookLimit: c.RateLimitBook, AuthLimit: c.RateLimitAuth, AddressLimit: c.RateLimitAddress,
+		BookLimit: c.RateLimitBook, AuthLimit: c.RateLimitAuth, AddressLimit: c.RateLimitAddress, RequireVerifiedEmail: c.RequireVerified == yes,
 		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout, Unfit: node.Done(),
 		TrustedProxies: c.TrustedProxies, CORSOrigins: c.CORSOrigins, HoldTTL: c.HoldTTL,
 		Logger: p.log, AccessLog: c.AccessLog == on, Registerer: p.registry, Gatherer: p.registry,
@@ -236,7 +264,10 @@ func (p *program) httpConfig(
 }
 
 // capabilities are what this version can do beyond serving the catalogue, for clients that talk to several versions.
-var capabilities = []string{"accounts", "bookings", "events.manage", "holds", "idempotency_keys"}
+var capabilities = []string{
+	"accounts", "analytics", "audit", "bookings", "events.manage", "holds", "idempotency_keys",
+	"pricing", "streams", "waitlists", "webhooks",
+}
 
 // partStopMax bounds the end of a part. The API is bounded by its drain_timeout instead.
 const partStopMax = 20 * time.Second

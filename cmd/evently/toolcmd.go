@@ -128,7 +128,7 @@ input; with neither, one is generated and printed.`,
 			return err
 		}
 		defer pool.Close()
-		user, err := createAdmin(ctx, store.NewAccounts(pool), config.AdminEmail, password)
+		user, err := createAdmin(ctx, store.NewAccounts(pool, nil), config.AdminEmail, password)
 		if err != nil {
 			return fmt.Errorf("create %s: %w", config.AdminEmail, err)
 		}

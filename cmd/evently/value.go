@@ -73,6 +73,30 @@ func (v durationValue) set(text string) error {
 
 func (v durationValue) String() string { return short(*v.field) }
 
+// periodValue is a time span, or off, which is 0.
+type periodValue struct {
+	field    *time.Duration
+	min, max time.Duration
+}
+
+func (v periodValue) set(text string) error {
+	if text == off {
+		*v.field = 0
+		return nil
+	}
+	if err := durationValue(v).set(text); err != nil {
+		return fmt.Errorf("%w, or off", err)
+	}
+	return nil
+}
+
+func (v periodValue) String() string {
+	if *v.field == 0 {
+		return off
+	}
+	return short(*v.field)
+}
+
 // short is d without the zero units that Duration.String ends in: 10m, not 10m0s.
 func short(d time.Duration) string {
 	s := d.String()
@@ -132,4 +156,51 @@ func (v limitValue) String() string {
 		return off
 	}
 	return fmt.Sprintf("%d/%s", v.field.Requests, short(v.field.Window))
+}
+
+// keepValue is how long something is kept: a duration, which may be in days such as 400d, or never to remove it, which is 0.
+type keepValue struct {
+	field *time.Duration
+	min   time.Duration
+}
+
+const (
+	day     = 24 * time.Hour
+	keepMax = 36_500 * day
+)
+
+func (v keepValue) set(text string) error {
+	if text == never {
+		*v.field = 0
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if days, inDays := strings.CutSuffix(text, "d"); inDays {
+		var n int64
+		n, err = strconv.ParseInt(days, 10, 32)
+		d = time.Duration(min(n, int64(keepMax/day)+1)) * day
+	}
+	if err != nil {
+		return errors.New("must be a duration such as 400d or 36h, or never")
+	}
+	if d < v.min || d > keepMax {
+		return fmt.Errorf("must be %s to %s, or never", keepText(v.min), keepText(keepMax))
+	}
+	*v.field = d
+	return nil
+}
+
+func (v keepValue) String() string {
+	if *v.field == 0 {
+		return never
+	}
+	return keepText(*v.field)
+}
+
+// keepText is a time in days where it is a whole number of them, but for a single one.
+func keepText(d time.Duration) string {
+	if d%day == 0 && d != day {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	return short(d)
 }

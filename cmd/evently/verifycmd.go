@@ -37,10 +37,10 @@ Every difference is printed. Exit code 1 if there is any. The nodes may go on se
 			return err
 		}
 		if *asJSON {
-			err = s.printJSON(verification{summary.Events, summary.Entries, summary.Reservations, differences})
+			err = s.printJSON(verification{summary.Events, summary.Entries, summary.Reservations, summary.Waiters, differences})
 		} else {
-			_, err = fmt.Fprintf(s.stdout, "Verified %d events, %d entries and %d reservations: %d differences\n",
-				summary.Events, summary.Entries, summary.Reservations, summary.Differences)
+			_, err = fmt.Fprintf(s.stdout, "Verified %d events, %d entries, %d reservations and %d waiters: %d differences\n",
+				summary.Events, summary.Entries, summary.Reservations, summary.Waiters, summary.Differences)
 		}
 		if err == nil && summary.Differences > 0 {
 			err = fmt.Errorf("the journal and the rows differ in %d places", summary.Differences)
@@ -54,19 +54,24 @@ type verification struct {
 	Events       int          `json:"events"`
 	Entries      int          `json:"entries"`
 	Reservations int          `json:"reservations"`
+	Waiters      int          `json:"waiters"`
 	Differences  []difference `json:"differences"`
 }
 
 type difference struct {
 	Event       string `json:"event_id"`
 	Reservation string `json:"reservation_id,omitempty"`
+	Waiter      string `json:"waiter_id,omitempty"`
 	Seq         uint64 `json:"seq,omitempty"`
 	What        string `json:"what"`
 }
 
 func newDifference(d store.Difference) difference {
 	out := difference{Event: d.Event.String(), Seq: d.Seq, What: d.What}
-	if d.Token != 0 {
+	switch {
+	case d.Waiter:
+		out.Waiter = evently.WaiterID{Event: d.Event, Token: d.Token}.String()
+	case d.Token != 0:
 		out.Reservation = evently.ReservationID{Event: d.Event, Token: d.Token}.String()
 	}
 	return out

@@ -193,8 +193,8 @@ func checkMemory(variables map[string]string, limit int64) error {
 // checkCommand refuses a command line of the program that it does not have.
 func (p program) checkCommand(ctx context.Context, args ...string) error {
 	output, code, err := p.run(ctx, nil, append(slices.Clone(args), "--help")...)
-	usage := "Usage:\n  evently " + strings.Join(args, " ")
-	if err != nil || code != 0 || !strings.Contains(output, usage+" [flags]\n") {
+	usage := regexp.MustCompile("Usage:\n  evently " + regexp.QuoteMeta(strings.Join(args, " ")) + `( [A-Z]+)* \[flags\]\n`) // ARGUMENTS stand in capitals
+	if err != nil || code != 0 || !usage.MatchString(output) {
 		return fmt.Errorf("evently %s: exit code %d, %v: %s", strings.Join(args, " "), code, err, output)
 	}
 	return nil
