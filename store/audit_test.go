@@ -287,7 +287,10 @@ func TestAudit_StreamsAndReplaysWithoutPreparedStatements(t *testing.T) {
 	b.pool = openPool(t, with(url, "default_query_exec_mode=exec"), 8)
 	now := time.Now()
 	for _, filter := range []evently.AuditFilter{
-		{From: now.Add(-24 * time.Hour), To: now.Add(24 * time.Hour)}, {Event: events[0]}, {Event: events[0], Kind: "event_revised"}, {User: 3},
+		{From: now.Add(-24 * time.Hour), To: now.Add(24 * time.Hour)},
+		{Event: events[0]},
+		{Event: events[0], Kind: "event_revised"},
+		{User: 3},
 		{Event: events[1], Token: tokens[events[1]][0]},
 	} {
 		want := b.auditedByHand(filter)

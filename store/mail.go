@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	// mailPendingMax bounds the mails that wait to be sent. With more the journal is not followed: what it says waits there.
-	mailPendingMax = 5000
+	// mailPendingMax bounds the mails that wait to be sent for the first time. With more the journal is not followed: what it says waits
+	// there. Mails that are tried again do not count, or a few receivers that are away would hold up all others.
+	mailPendingMax = 1000
 	// mailPerSecondDefault is MailConfig.PerSecond unless told otherwise.
 	mailPerSecondDefault = 50
 	// mailPauseDefault is MailConfig.Pause unless told otherwise.

@@ -33,10 +33,10 @@ func (m *Mail) Consumer(jobs *Jobs) Consumer {
 	}
 }
 
-// pendingMailSQL counts up to $2 mails that wait. It is served by river_job_prioritized_fetching_index, without the table.
+// pendingMailSQL counts up to $2 mails that wait, also while the mail server is known to be away. It is served by river_job_prioritized_fetching_index, without the table.
 const pendingMailSQL = `
 select count(*)
-from unnest('{available,retryable,scheduled,running}'::river_job_state[]) s (state)
+from unnest('{available,scheduled,running}'::river_job_state[]) s (state)
 cross join lateral (select from river_job j where j.state = s.state and j.queue = $1 limit $2) waiting`
 
 // room reports whether fewer than mailPendingMax mails wait.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -11,8 +12,12 @@ import (
 	"github.com/evently/evently"
 )
 
-// mailboxMax bounds the mails in the mailbox: the newest ones stay.
-const mailboxMax = 1000
+// mailboxMax is how many mails the mailbox keeps, the newest ones. It is trimmed at each mailboxTrim-th mail, and so holds
+// up to that many more.
+const (
+	mailboxMax  = 1000
+	mailboxTrim = 50
+)
 
 // Mailbox takes mails on machines of developers, where there is no mail server, and shows them on every node.
 type Mailbox struct{ pool *pgxpool.Pool }
@@ -37,8 +42,9 @@ const (
 	putMailSQL = `
 insert into mailbox (message_id, kind, sender, recipient, subject, body, html, attachments, at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-on conflict do nothing`
-	trimMailboxSQL = `delete from mailbox where number <= (select max(number) from mailbox) - $1`
+on conflict do nothing
+returning number`
+	trimMailboxSQL = `delete from mailbox where number <= $1`
 )
 
 // Deliver implements evently.Courier.
@@ -51,12 +57,17 @@ func (b *Mailbox) Deliver(ctx context.Context, message *evently.Message) error {
 	if err != nil {
 		return fmt.Errorf("put a mail into the mailbox: %w", err)
 	}
-	var batch pgx.Batch
-	batch.Queue(putMailSQL, message.ID, message.Kind, message.From, message.To, message.Subject, message.Text, message.HTML,
-		string(attachments), message.At)
-	batch.Queue(trimMailboxSQL, mailboxMax)
-	if err := b.pool.SendBatch(ctx, &batch).Close(); err != nil {
+	var number int64
+	err = b.pool.QueryRow(ctx, putMailSQL, message.ID, message.Kind, message.From, message.To, message.Subject, message.Text, message.HTML,
+		string(attachments), message.At).Scan(&number)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows): // it is there already
+	case err != nil:
 		return failed(err, "put a mail into the mailbox")
+	case number%mailboxTrim == 0:
+		if _, err := b.pool.Exec(ctx, trimMailboxSQL, number-mailboxMax); err != nil {
+			return failed(err, "trim the mailbox")
+		}
 	}
 	return nil
 }
