@@ -33,7 +33,8 @@ func (m *Mail) Consumer(jobs *Jobs) Consumer {
 	}
 }
 
-// pendingMailSQL counts up to $2 mails that wait, also while the mail server is known to be away. It is served by river_job_prioritized_fetching_index, without the table.
+// pendingMailSQL counts up to $2 mails that wait, also while the mail server is known to be away. It is served by
+// river_job_prioritized_fetching_index, without the table.
 const pendingMailSQL = `
 select count(*)
 from unnest('{available,scheduled,running}'::river_job_state[]) s (state)
