@@ -108,7 +108,7 @@ type summaryJSON struct {
 }
 
 func newSummaryJSON(s *evently.Summary, times timeRange) summaryJSON {
-	return summaryJSON{times.fromJSON(), times.toJSON(), newSumsJSON(&s.Sums), s.Capacity, s.Booked, s.Utilization(), s.AsOf}
+	return summaryJSON{optionalTime(times.from), optionalTime(times.to), newSumsJSON(&s.Sums), s.Capacity, s.Booked, s.Utilization(), s.AsOf}
 }
 
 type analyticsJSON struct {
@@ -192,7 +192,7 @@ func (s *Server) getLeaderboards(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	told := &leaderboardsJSON{From: times.fromJSON(), To: times.toJSON(), ByRevenue: make(map[string][]leaderJSON), AsOf: summary.AsOf}
+	told := &leaderboardsJSON{From: optionalTime(times.from), To: optionalTime(times.to), ByRevenue: make(map[string][]leaderJSON), AsOf: summary.AsOf}
 	board := func(order evently.LeaderOrder, currency string) ([]leaderJSON, error) {
 		ask.Order, ask.Currency = order, currency
 		leaders, _, err := s.config.Analytics.Leaders(ctx, ask)
@@ -213,26 +213,8 @@ func (s *Server) getLeaderboards(c *gin.Context) error {
 	return nil
 }
 
-// managedBy is the organizer whose events the caller sees, or zero for somebody who sees all.
-func managedBy(c *gin.Context) evently.UserID {
-	if who := principal(c); !may(who.Role, eventsAny) {
-		return who.User
-	}
-	return 0
-}
-
 // timeRange is [from, to); zero is open.
 type timeRange struct{ from, to time.Time }
-
-func (r timeRange) fromJSON() *time.Time { return timeJSON(r.from) }
-func (r timeRange) toJSON() *time.Time   { return timeJSON(r.to) }
-
-func timeJSON(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
 
 // timeRangeOf reads ?from= and ?to=.
 func timeRangeOf(c *gin.Context) (timeRange, error) {

@@ -24,6 +24,9 @@ const (
 	idempotencyKeyLenMax = 255
 	// answerStoreTimeout bounds the storing of an answer, which goes on when the client has gone: its effect is there.
 	answerStoreTimeout = 5 * time.Second
+	// keyedWorkMax is the most that a route with keyOptional may have as workMax: a claim occupies a connection, and what holds one idle
+	// for a minute loses it, and with it the answer.
+	keyedWorkMax = 50 * time.Second
 )
 
 // storedHeaders are those that belong to an answer rather than to one transmission of it.

@@ -30,6 +30,9 @@ func TestRoutes_KeepTheConventions(t *testing.T) {
 		if r.access == public && r.method != http.MethodGet && r.limit != limitAuth {
 			t.Errorf("%s: anyone may change something without limit", name)
 		}
+		if r.key == keyOptional && r.workMax > keyedWorkMax {
+			t.Errorf("%s: may work for %s, and holds its key for %s at the most", name, r.workMax, keyedWorkMax)
+		}
 		if r.always && r.method != http.MethodGet {
 			t.Errorf("%s: is answered under overload", name)
 		}

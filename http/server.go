@@ -84,8 +84,8 @@ type Config struct {
 	// InFlightMax bounds the requests answered at a time; more are refused with 503 overloaded. Probes are always
 	// answered. Raising it costs some 20 KiB of memory a request and lengthens queues. Default: 4096.
 	InFlightMax int
-	// StreamClientsMax bounds the streams of availability that are open at a time; more are refused with 503 overloaded. They do not
-	// count as requests in flight. Each costs some 30 KiB of memory and a connection. Default: 10,000.
+	// StreamClientsMax bounds the streams of availability that are open at a time; more are refused with 503 overloaded. They
+	// count as requests in flight until they have begun, and no longer. Each costs some 30 KiB of memory and a connection. Default: 10,000.
 	StreamClientsMax int
 	// StreamClientsPerAddress bounds those of one address, where many users may be; more are refused with 429 rate_limited.
 	// Default: 500.

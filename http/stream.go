@@ -50,21 +50,19 @@ func (s *Server) streamRoutes() []route {
 
 // streamAvailability is GET /events/{id}/stream: server-sent events, the present state at once and then every change.
 func (s *Server) streamAvailability(c *gin.Context) error {
-	after, resumes, err := lastEventID(c)
-	if err != nil {
-		return err
-	}
-	state, err := s.publicState(c)
-	if err != nil {
-		return err
-	}
+	var state *evently.State
 	var missed []byte
-	if resumes {
-		state, missed, after = s.resume(c.Request.Context(), state, after)
-		if state.Event.Status == evently.EventCancelled && after == state.Seq {
-			writeNothing(c) // it has been told that all is over: a browser that gets this does not come again
-			return nil
-		}
+	var known uint64
+	// Until it begins a stream is a request like others, and bounded as they are.
+	if err := s.admitted(false, s.config.RequestTimeout, func(c *gin.Context) (err error) {
+		state, missed, known, err = s.toldFirst(c)
+		return err
+	})(c); err != nil {
+		return err
+	}
+	if state.Event.Status == evently.EventCancelled && known == state.Seq {
+		writeNothing(c) // it has been told that all is over: a browser that gets this does not come again
+		return nil
 	}
 	header := c.Writer.Header()
 	begin := func() {
@@ -83,8 +81,22 @@ func (s *Server) streamAvailability(c *gin.Context) error {
 	}
 	defer s.streams.leave(w, address)
 	begin()
-	s.metrics.streams.ends.WithLabelValues(s.follow(c, w, missed, after)).Inc()
+	s.metrics.streams.ends.WithLabelValues(s.follow(c, w, missed, known)).Inc()
 	return nil
+}
+
+// toldFirst returns the newest state, the frames of what a client that comes again has missed before it, and the number of the last
+// entry that the client knows then; 0: none.
+func (s *Server) toldFirst(c *gin.Context) (state *evently.State, missed []byte, known uint64, err error) {
+	after, resumes, err := lastEventID(c)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	if state, err = s.publicState(c); err != nil || !resumes {
+		return state, nil, 0, err
+	}
+	state, missed, known = s.resume(c.Request.Context(), state, after)
+	return state, missed, known, nil
 }
 
 // newRecent makes the cache of the states that clients may have missed.

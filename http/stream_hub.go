@@ -46,6 +46,7 @@ type hub struct {
 	watches   map[evently.EventID]*watch
 	clients   int
 	addresses map[netip.Addr]int
+	closed    bool // nobody joins any more
 }
 
 func newHub(config *Config, metrics *streamMetrics) *hub {
@@ -90,6 +91,8 @@ func (h *hub) join(state *evently.State, address netip.Addr) (*watch, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
+	case h.closed:
+		return nil, errDraining
 	case h.clients >= h.clientsMax:
 		return nil, evently.ErrOverloaded
 	case h.addresses[address] >= h.perAddressMax:
@@ -219,6 +222,9 @@ func (h *hub) start() (stop func()) {
 	return func() {
 		h.end()
 		cancel()
+		h.mu.Lock()
+		h.closed = true // so that nothing runs that is not waited for
+		h.mu.Unlock()
 		h.running.Wait()
 	}
 }

@@ -374,6 +374,25 @@ func TestStream_IsBounded(t *testing.T) {
 	}
 }
 
+func TestStream_BeginsOnlyWhereThereIsRoomForARequest(t *testing.T) {
+	slow, reached, let := blocking("/slow")
+	w := newSite(t, func(c *Config) {
+		database := &fakeStreams{states: make(map[evently.EventID][]*evently.State)}
+		database.add(shown(theatre, 5, 0))
+		c.Catalogue, c.Streams, c.InFlightMax = database, database, 1
+	}, slow)
+	other := w.begin(t, "POST", "/slow", "{}")
+	<-reached
+	if status := w.statusOf(t, "GET", streamPath(theatre), "", nil); status != http.StatusServiceUnavailable {
+		t.Errorf("status %d, want 503", status)
+	}
+	close(let)
+	if o := <-other; o.err != nil {
+		t.Fatal(o.err)
+	}
+	w.open(t, streamPath(theatre)).want(5)
+}
+
 func TestStream_IsSilentForNoLongerThanAHeartbeat(t *testing.T) {
 	w, database := newTheatre(t, nil)
 	w.server.streams.heartbeat = 20 * time.Millisecond
@@ -657,4 +676,14 @@ func TestHub_Coalesces(t *testing.T) {
 		h.leave(w, address)
 		h.running.Wait()
 	})
+}
+
+// Not even a request that was cut off at the end of the drain, and does not know it yet.
+func TestHub_NobodyJoinsWhenItHasStopped(t *testing.T) {
+	config := &Config{Streams: &fakeStreams{}, Now: time.Now, StreamClientsMax: 1, StreamClientsPerAddress: 1}
+	h := newHub(config, newStreamMetrics(prometheus.NewRegistry()))
+	h.start()()
+	if w, err := h.join(shown(theatre, 1, 0), netip.MustParseAddr("192.0.2.1")); !errors.Is(err, evently.ErrUnavailable) || w != nil {
+		t.Errorf("got %v, %v", w, err)
+	}
 }

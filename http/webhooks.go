@@ -67,14 +67,6 @@ func (s *Server) webhook(c *gin.Context, body *webhookBody) (*evently.Webhook, e
 	return webhook, s.config.WebhookTarget(c.Request.Context(), webhook.URL)
 }
 
-// webhookOwner is whose webhooks the one who asks may see and change; zero: everybody's.
-func webhookOwner(c *gin.Context) evently.UserID {
-	if who := principal(c); !may(who.Role, eventsAny) {
-		return who.User
-	}
-	return 0
-}
-
 func webhookParam(c *gin.Context) (evently.WebhookID, error) {
 	id, err := evently.ParseWebhookID(c.Param("id"))
 	if err != nil {
@@ -127,7 +119,7 @@ func (s *Server) listWebhooks(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	list, next, err := s.config.Webhooks.Webhooks(c.Request.Context(), webhookOwner(c), page)
+	list, next, err := s.config.Webhooks.Webhooks(c.Request.Context(), managedBy(c), page)
 	if err != nil {
 		return err
 	}
@@ -144,7 +136,7 @@ func (s *Server) getWebhook(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	return answerWebhook(c)(s.config.Webhooks.Webhook(c.Request.Context(), webhookOwner(c), id))
+	return answerWebhook(c)(s.config.Webhooks.Webhook(c.Request.Context(), managedBy(c), id))
 }
 
 // answerWebhook answers with a webhook or fails.
@@ -166,7 +158,7 @@ func (s *Server) reviseWebhook(c *gin.Context) error {
 	if err := decode(c, &body); err != nil {
 		return err
 	}
-	now, err := s.config.Webhooks.Webhook(c.Request.Context(), webhookOwner(c), id)
+	now, err := s.config.Webhooks.Webhook(c.Request.Context(), managedBy(c), id)
 	if err != nil {
 		return err
 	}
@@ -178,7 +170,7 @@ func (s *Server) reviseWebhook(c *gin.Context) error {
 	if active := body.Active; active != nil && !*active || active == nil && now.Ended != evently.WebhookActive {
 		webhook.Ended = evently.WebhookPaused
 	}
-	return answerWebhook(c)(s.config.Webhooks.ReviseWebhook(c.Request.Context(), webhookOwner(c), webhook))
+	return answerWebhook(c)(s.config.Webhooks.ReviseWebhook(c.Request.Context(), managedBy(c), webhook))
 }
 
 func (s *Server) deleteWebhook(c *gin.Context) error {
@@ -186,7 +178,7 @@ func (s *Server) deleteWebhook(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.config.Webhooks.DeleteWebhook(c.Request.Context(), webhookOwner(c), id); err != nil {
+	if err := s.config.Webhooks.DeleteWebhook(c.Request.Context(), managedBy(c), id); err != nil {
 		return err
 	}
 	writeNothing(c)
@@ -198,7 +190,7 @@ func (s *Server) enableWebhook(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	return answerWebhook(c)(s.config.Webhooks.EnableWebhook(c.Request.Context(), webhookOwner(c), id, s.config.Now()))
+	return answerWebhook(c)(s.config.Webhooks.EnableWebhook(c.Request.Context(), managedBy(c), id, s.config.Now()))
 }
 
 func (s *Server) rotateSecret(c *gin.Context) error {
@@ -210,7 +202,7 @@ func (s *Server) rotateSecret(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	webhook, err := s.config.Webhooks.RotateSecret(c.Request.Context(), webhookOwner(c), id, secret, s.config.Now())
+	webhook, err := s.config.Webhooks.RotateSecret(c.Request.Context(), managedBy(c), id, secret, s.config.Now())
 	if err != nil {
 		return err
 	}
@@ -227,7 +219,7 @@ func (s *Server) pingWebhook(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	delivery, err := s.config.Webhooks.Ping(c.Request.Context(), webhookOwner(c), id, uint64(nonce), s.config.Now())
+	delivery, err := s.config.Webhooks.Ping(c.Request.Context(), managedBy(c), id, uint64(nonce), s.config.Now())
 	if err != nil {
 		return err
 	}
@@ -244,7 +236,7 @@ func (s *Server) listDeliveries(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	list, next, err := s.config.Webhooks.Deliveries(c.Request.Context(), webhookOwner(c), id, page)
+	list, next, err := s.config.Webhooks.Deliveries(c.Request.Context(), managedBy(c), id, page)
 	if err != nil {
 		return err
 	}
@@ -265,7 +257,7 @@ func (s *Server) redeliver(c *gin.Context) error {
 	if err != nil {
 		return evently.ErrNotFound
 	}
-	delivery, err := s.config.Webhooks.Redeliver(c.Request.Context(), webhookOwner(c), id, name, s.config.Now())
+	delivery, err := s.config.Webhooks.Redeliver(c.Request.Context(), managedBy(c), id, name, s.config.Now())
 	if err != nil {
 		return err
 	}

@@ -83,6 +83,7 @@ func refused(t *testing.T, c *proctest.Client) time.Duration {
 
 // The codes come by mail, and a booking waits for one.
 func TestAccounts_VerifiedAndResetByMail(t *testing.T) {
+	t.Parallel()
 	o := openTheatre(t, 0, "--require-verified-email=true")
 	path := o.show(t, 10, time.Hour, nil)
 	anybody := o.Client(t, "")
@@ -120,6 +121,7 @@ func TestAccounts_VerifiedAndResetByMail(t *testing.T) {
 
 // What one node revokes the others refuse within a second, and rights follow roles.
 func TestAccounts_RevocationsAndRolesReachAllNodes(t *testing.T) {
+	t.Parallel()
 	cluster := proctest.Start(t, proctest.Config{Nodes: 2, Profile: "wan", Args: []string{"--rate-limit-auth=off"}})
 	here, there := &cluster.Members[0].Server, &cluster.Members[1].Server
 	admin, anybody := here.Client(t, here.Login(t)), here.Client(t, "")
@@ -147,6 +149,7 @@ func TestAccounts_RevocationsAndRolesReachAllNodes(t *testing.T) {
 
 // A secret is rotated over three starts: nobody is signed out as long as the past one is told.
 func TestAccounts_SecretsRotate(t *testing.T) {
+	t.Parallel()
 	const first, second = "pJ5m/0a7kTq3vX9zWc1LrY8uBn4eHs6GdFo2", "Zr8-2kQw!x6TnV4bLc0yHe9uJf3sMd7gPa1i"
 	dir, dsn := proctest.DataDir(t), pgtest.Database(t)
 	start := func(secrets ...string) *proctest.Node {

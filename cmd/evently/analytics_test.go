@@ -33,6 +33,7 @@ type analyticsTold struct {
 // What users do is in the figures within two seconds; they survive a crash of the node, can be counted again, and stand as
 // before.
 func TestAnalytics_FollowBookings(t *testing.T) {
+	t.Parallel()
 	dir, dsn := proctest.DataDir(t), pgtest.Private(t).DSN()
 	up := func() *proctest.Node { return proctest.Up(t, dir, "--rate-limit-book=off", "--database-url="+dsn) }
 	n := up()
@@ -211,6 +212,7 @@ func jsonOf(output string) string {
 
 // A node without consumers leaves them to others.
 func TestAnalytics_ConsumersAreOff(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, "--consumers=off")
 	admin := n.Client(t, n.Login(t))

@@ -252,6 +252,7 @@ func missing(records []auditRecord, changes []change) (faults []string) {
 
 // Every kind of change over HTTP is in the audit log, with who did it, when, by which request, and where in the journal.
 func TestAudit_HasEveryChange(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, "--rate-limit-book=off", "--rate-limit-auth=off")
 	admin, changes := everything(t, &n.Server)
@@ -302,6 +303,7 @@ func TestAudit_HasEveryChange(t *testing.T) {
 // The owner of the tables migrates, and grants a role what nodes need. A node of that role does everything, and with its
 // connection the journal and the security log cannot be changed.
 func TestAudit_TheNodesRoleCannotChangeIt(t *testing.T) {
+	t.Parallel()
 	postgres := proctest.StartPostgres(t)
 	owner := postgres.DSN()
 	conn, err := pgx.Connect(t.Context(), owner)

@@ -143,7 +143,7 @@ func (c *Config) settings() []setting {
 		},
 		{
 			name: "admin_addr", group: node, value: addressValue{&c.AdminAddr}, fallback: "127.0.0.1:8081",
-			help: "where /metrics and /debug/pprof are served, without authentication: keep it private",
+			help: "where /metrics, /debug/pprof and the mails without smtp_url are served, without authentication: keep it private",
 		},
 		{
 			name: "jwt_secret", group: node, value: textValue{&c.JWTSecret}, secret: true, plain: "JWT_SECRET",

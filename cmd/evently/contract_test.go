@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	osexec "os/exec"
 	"strings"
 	"syscall"
@@ -20,10 +19,6 @@ import (
 
 // The tour of README.md, as a reader pastes it.
 func TestREADME_ToursWorkWhenPasted(t *testing.T) {
-	readme, err := os.ReadFile(readmePath)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if _, err := osexec.LookPath("curl"); err != nil {
 		t.Fatal("the tours need curl: apt-get install curl")
 	}
@@ -56,12 +51,7 @@ func TestREADME_ToursWorkWhenPasted(t *testing.T) {
 	const end = "== end of a tour\n"
 	script := ""
 	for _, tour := range tours {
-		_, rest, found := strings.Cut(string(readme), "<!-- "+tour.name+" -->\n```sh\n")
-		text, _, ended := strings.Cut(rest, "```\n")
-		if !found || !ended {
-			t.Fatalf("README.md has no %s", tour.name)
-		}
-		script += adapt.Replace(text) + "printf '" + end + "'\n"
+		script += adapt.Replace(pasted(t, tour.name)) + "printf '" + end + "'\n"
 	}
 	out, err := osexec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script).CombinedOutput()
 	if err != nil {

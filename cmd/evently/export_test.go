@@ -14,6 +14,7 @@ import (
 
 // An export has every reservation once, over several pages, and the guarded name of who made it.
 func TestExport_HasEveryReservationOnce(t *testing.T) {
+	t.Parallel()
 	const reservations, clients = evently.ExportPageMax + 300, 8
 	o := openTheatre(t, 1)
 	o.users[0].Must(t, 201, "POST", "/register", "", `{"email":"eve@example.com","password":"a-long-enough-password","name":"=HYPERLINK(\"x\")"}`)

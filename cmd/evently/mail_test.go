@@ -121,6 +121,7 @@ func customer(t *testing.T, n *proctest.Node, name string) (*proctest.Client, *r
 }
 
 func TestMail_CodesComeByMail(t *testing.T) {
+	t.Parallel()
 	n := proctest.Up(t, proctest.DataDir(t))
 	if want := n.Operations + "/dev/mailbox\n"; !strings.Contains(n.Output(), want) {
 		t.Errorf("up does not show %s", want)
@@ -141,6 +142,7 @@ func TestMail_CodesComeByMail(t *testing.T) {
 }
 
 func TestMail_TellsWhatHappensToBookings(t *testing.T) {
+	t.Parallel()
 	n := proctest.Up(t, proctest.DataDir(t))
 	admin := n.Client(t, n.Login(t))
 	ann, annMail := customer(t, n, "ann")
@@ -183,6 +185,7 @@ func TestMail_TellsWhatHappensToBookings(t *testing.T) {
 }
 
 func TestMail_TellsWhatHappensOnAWaitlist(t *testing.T) {
+	t.Parallel()
 	n := proctest.Up(t, proctest.DataDir(t))
 	admin := n.Client(t, n.Login(t))
 	event := n.CreateEvent(t, 1, time.Hour)
@@ -279,6 +282,7 @@ func confirmationsOf(t *testing.T, sink *smtptest.Sink, dsn string, reservations
 
 // A mail server that hangs, drops connections and is away altogether: bookings neither fail nor wait, and all is told in the end.
 func TestMail_DeadServerHoldsUpNoBooking(t *testing.T) {
+	t.Parallel()
 	dsn := pgtest.Database(t)
 	sink := smtptest.Start(t, smtptest.Options{User: "evently", Password: "s3cret"})
 	n := proctest.Up(t, proctest.DataDir(t), "--database-url="+dsn, "--rate-limit-book=off", "--rate-limit-auth=off",
@@ -326,6 +330,7 @@ func TestMail_DeadServerHoldsUpNoBooking(t *testing.T) {
 
 // The node is killed when the mail server has taken a mail and not said so: another one sends it again, under the same id.
 func TestMail_KilledNodeRepeatsUnderTheSameID(t *testing.T) {
+	t.Parallel()
 	dsn, dir := pgtest.Database(t), proctest.DataDir(t)
 	sink := smtptest.Start(t, smtptest.Options{})
 	args := []string{"--database-url=" + dsn, "--rate-limit-book=off", "--smtp-url=" + sink.URL(), "--mail-from=tickets@tickets.example"}
@@ -374,6 +379,7 @@ func TestMail_KilledNodeRepeatsUnderTheSameID(t *testing.T) {
 }
 
 func TestServe_RefusesWrongSettingsOfMail(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ args, want string }{
 		{"--smtp-url=smtp://mail.example", "mail_from is not set"},
 		{"--smtp-url=http://mail.example --mail-from=a@b.example", "smtp_url"},

@@ -68,6 +68,10 @@ func (s *shell) runNode(ctx context.Context, config *Config, log *slog.Logger, o
 	if err != nil {
 		return err
 	}
+	if p.mailboxURL() != "" && exposed(config.AdminAddr) {
+		log.Warn("smtp_url is not set: whoever reaches admin_addr can read all mails, and set new passwords with the codes in them",
+			"admin_addr", config.AdminAddr)
+	}
 	defer func() {
 		log.Info("stopping")
 		if stopErr := p.stop(); stopErr != nil {

@@ -48,6 +48,7 @@ type priceRun struct {
 
 // Prices follow the sales when they are told to, reservations keep theirs, and the journal has every change.
 func TestPricing_RunsOnDemandAndReservationsKeepTheirPrice(t *testing.T) {
+	t.Parallel()
 	o := openTheatre(t, 2, "--pricing-interval=off")
 	path := o.show(t, 10, time.Hour, nil)
 	o.show(t, 10, time.Hour, nil) // without a rule
@@ -136,6 +137,7 @@ func TestPricing_RunsOnDemandAndReservationsKeepTheirPrice(t *testing.T) {
 
 // The job applies the rules by itself.
 func TestPricing_FollowsBySchedule(t *testing.T) {
+	t.Parallel()
 	o := openTheatre(t, 1, "--pricing-interval=1s")
 	path := o.show(t, 10, time.Hour, nil)
 	o.admin.Must(t, 200, "PUT", "/admin"+path+"/pricing", "", stepRule, "If-Match", `"1"`)
@@ -155,6 +157,7 @@ func TestPricing_FollowsBySchedule(t *testing.T) {
 
 // An organizer has own prices set anew, and nobody else's.
 func TestPricing_OfOneOrganizer(t *testing.T) {
+	t.Parallel()
 	o := openTheatre(t, 1, "--pricing-interval=off")
 	if _, err := o.db.Exec(t.Context(), `update users set role = 1 where email = 'user0@example.com'`); err != nil {
 		t.Fatal(err)
@@ -191,6 +194,7 @@ func TestPricing_OfOneOrganizer(t *testing.T) {
 
 // On another node than the event's the new price is there within a second.
 func TestPricing_OtherNodesFollowWithinASecond(t *testing.T) {
+	t.Parallel()
 	c := proctest.Start(t, proctest.Config{Nodes: 2, Quorum: 1, Args: []string{"--pricing-interval=off"}})
 	first, second := c.Members[0], c.Members[1]
 	path := first.CreateEvent(t, 10, time.Hour)
@@ -220,6 +224,7 @@ func TestPricing_OtherNodesFollowWithinASecond(t *testing.T) {
 }
 
 func TestPricingInterval_IsAPeriodOrOff(t *testing.T) {
+	t.Parallel()
 	var period time.Duration
 	v := periodValue{&period, time.Second, time.Hour}
 	for text, want := range map[string]time.Duration{"off": 0, "1s": time.Second, "90s": 90 * time.Second, "1h": time.Hour} {

@@ -68,6 +68,7 @@ func replay(t *testing.T, dir string, args ...string) (view replayed, text []byt
 
 // An event is replayed to moments of its past, by time and by number, and is as it was seen then.
 func TestReplay_ShowsWhatWasSeenThen(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, "--rate-limit-book=off")
 	admin, ann, ben := n.Client(t, n.Login(t)), n.Client(t, ""), n.Client(t, "")

@@ -161,6 +161,7 @@ func (a *audience) inOrder() []seen {
 // Each of three nodes has a client of its own. They all see the same, whichever node owns the event, while bookings go on; when the
 // owner stops, its client goes on at another node with what it missed, and sees every entry's state from then on once.
 func TestStream_OnAnyNodeAndThroughAMoveOfTheOwner(t *testing.T) {
+	t.Parallel()
 	cluster := proctest.Start(t, proctest.Config{Nodes: 3})
 	path := cluster.Members[0].CreateEvent(t, 500, time.Hour)
 	token := cluster.Members[0].Users(t, 1)[0]
@@ -254,6 +255,7 @@ func TestStream_OnAnyNodeAndThroughAMoveOfTheOwner(t *testing.T) {
 
 // Bookings go on at full speed, and many clients follow: each sees states in order, few enough, and the last one.
 func TestStream_ManyFollowASale(t *testing.T) {
+	t.Parallel()
 	const clients, buyers, each = 200, 8, 40
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, "--rate-limit-book=off", "--stream-clients-max=200", "--access-log=on")

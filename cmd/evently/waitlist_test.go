@@ -12,6 +12,7 @@ import (
 
 // Who waits has the seats as soon as the cancellation is answered: both are one batch of the journal.
 func TestWaitlist_CancellationServesInTheSameBatch(t *testing.T) {
+	t.Parallel()
 	o := openTheatre(t, 4)
 	path := o.show(t, 3, time.Hour, nil)
 	early := o.users[1].Must(t, 409, "POST", path+"/waitlist", "early", `{"quantity":1}`)
@@ -67,6 +68,7 @@ func TestWaitlist_CancellationServesInTheSameBatch(t *testing.T) {
 
 // An offer that is not taken in time, or is declined, goes to the next.
 func TestWaitlist_OfferLapsesAndPassesOn(t *testing.T) {
+	t.Parallel()
 	o := openTheatre(t, 4)
 	path := o.show(t, 1, 2*time.Second, nil)
 	booking := o.book(t, path, 0, 1)
@@ -102,6 +104,7 @@ func TestWaitlist_OfferLapsesAndPassesOn(t *testing.T) {
 
 // More capacity serves those who wait at once, in order, and passes over one for whom it is too little.
 func TestWaitlist_CapacityServes(t *testing.T) {
+	t.Parallel()
 	o := openTheatre(t, 4)
 	path := o.show(t, 4, time.Hour, nil)
 	o.book(t, path, 0, 4)
@@ -124,6 +127,7 @@ func TestWaitlist_CapacityServes(t *testing.T) {
 
 // The waitlist outlives the node that kept it: places, priorities and the answers to keys.
 func TestWaitlist_OutlivesItsNode(t *testing.T) {
+	t.Parallel()
 	o := openTheatre(t, 4)
 	path := o.show(t, 1, time.Hour, nil)
 	booking := o.book(t, path, 0, 1)
@@ -175,6 +179,7 @@ func TestWaitlist_OutlivesItsNode(t *testing.T) {
 
 // Nobody is served at an event that has begun: the waitlist is closed, and a seat that is freed stays free.
 func TestWaitlist_ClosesWhenTheEventBegins(t *testing.T) {
+	t.Parallel()
 	o := openTheatre(t, 3)
 	begins := time.Now().Add(4 * time.Second).UTC()
 	path := o.show(t, 1, time.Hour, map[string]any{"starts_at": begins.Format(time.RFC3339Nano)})
@@ -199,6 +204,7 @@ func TestWaitlist_ClosesWhenTheEventBegins(t *testing.T) {
 
 // What a user holds, has booked and waits for counts towards max_per_user.
 func TestWaitlist_UserLimit(t *testing.T) {
+	t.Parallel()
 	o := openTheatre(t, 2)
 	path := o.show(t, 4, time.Hour, map[string]any{"max_per_user": 3})
 	booking := o.book(t, path, 0, 3)
@@ -226,6 +232,7 @@ func TestWaitlist_UserLimit(t *testing.T) {
 
 // Who joined at any node is served by the one that takes over from a node that has died.
 func TestWaitlist_OutlivesTheDeathOfItsOwner(t *testing.T) {
+	t.Parallel()
 	c := proctest.Start(t, proctest.Config{Nodes: 2, Quorum: 1})
 	path := c.Members[0].CreateEvent(t, 1, time.Hour)
 	tokens := c.Members[0].Users(t, 3)

@@ -172,6 +172,7 @@ func deliveries(t *testing.T, c *proctest.Client, hook string) []delivery {
 const allowPrivate = "--webhook-allow-private=true"
 
 func TestWebhooks_BookingsAreToldSignedAndLogged(t *testing.T) {
+	t.Parallel()
 	n := proctest.Up(t, proctest.DataDir(t), allowPrivate)
 	admin := n.Client(t, n.Login(t))
 	tokens := n.Users(t, 2)
@@ -318,6 +319,7 @@ func TestWebhooks_BookingsAreToldSignedAndLogged(t *testing.T) {
 // Killed when a message has arrived and its outcome is not recorded: it comes again, under the same id, and so does everything
 // that was not sent.
 func TestWebhooks_KilledBetweenSendAndRecord(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, allowPrivate)
 	admin := n.Client(t, n.Login(t))
@@ -355,6 +357,7 @@ func TestWebhooks_KilledBetweenSendAndRecord(t *testing.T) {
 
 // One sink hangs, another one is not there: bookings and the third one do not notice.
 func TestWebhooks_DeadSinksSlowNobody(t *testing.T) {
+	t.Parallel()
 	n := proctest.Up(t, proctest.DataDir(t), allowPrivate, "--rate-limit-book=off")
 	admin := n.Client(t, n.Login(t))
 	hung, well := newSink(t), newSink(t)
@@ -411,6 +414,7 @@ func TestWebhooks_DeadSinksSlowNobody(t *testing.T) {
 }
 
 func TestWebhooks_PrivateTargetsAreRefused(t *testing.T) {
+	t.Parallel()
 	n := proctest.Up(t, proctest.DataDir(t))
 	admin := n.Client(t, n.Login(t))
 	s := newSink(t)

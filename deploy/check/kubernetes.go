@@ -385,7 +385,8 @@ func (m *manifests) checkPeers(set *appsv1.StatefulSet, node *deployment) error 
 	return errors.Join(wrong...)
 }
 
-// checkNetwork refuses a policy that lets others than Prometheus reach the operators' listener, or others than nodes the nodes' ports.
+// checkNetwork refuses a policy that lets others than Prometheus reach the operators' listener, or others than nodes the nodes' ports, and
+// one with which checkEgress finds fault.
 func checkNetwork(policy *networkingv1.NetworkPolicy, set *appsv1.StatefulSet) error {
 	labels := set.Spec.Template.Labels
 	wrong := []error{selects(policy.Spec.PodSelector.MatchLabels, labels)}
@@ -426,6 +427,33 @@ func checkNetwork(policy *networkingv1.NetworkPolicy, set *appsv1.StatefulSet) e
 	for _, port := range set.Spec.Template.Spec.Containers[0].Ports {
 		if !allowed[port.Name] {
 			complain("nobody may reach port %s", port.Name)
+		}
+	}
+	return errors.Join(append(wrong, checkEgress(policy.Spec.Egress))...)
+}
+
+// checkEgress refuses rules that keep a node from what it needs, or let webhooks go to private networks.
+func checkEgress(rules []networkingv1.NetworkPolicyEgressRule) error {
+	var wrong []error
+	allowed := make(map[string]bool)
+	for _, rule := range rules {
+		for _, port := range rule.Ports {
+			allowed[port.Port.String()] = true
+			if port.Port.String() != "443" {
+				continue
+			}
+			for _, private := range []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"} {
+				if len(rule.To) == 0 || rule.To[0].IPBlock == nil || !slices.Contains(rule.To[0].IPBlock.Except, private) {
+					wrong = append(wrong, fmt.Errorf("webhooks may go to %s", private))
+				}
+			}
+		}
+	}
+	for port, what := range map[string]string{
+		"5432": "database", "53": "name", "7946": "gossip", "7947": "other event", "587": "mail server", "465": "mail server", "443": "webhook",
+	} {
+		if !allowed[port] {
+			wrong = append(wrong, fmt.Errorf("no %s can be reached at port %s", what, port))
 		}
 	}
 	return errors.Join(wrong...)

@@ -115,6 +115,10 @@ func (p program) checkSettings(ctx context.Context, d *deployment, secrets strin
 // lastCommitMax is the default JournalConfig.Timeout of package store: what a commit takes at the most.
 const lastCommitMax = 10 * time.Second
 
+// followersMax is what the parts take that follow bookings: the jobs, jobsStopMax of package store twice, and an attempt at a webhook with
+// the record of its outcome, stopGrace and databaseMax of package messages.
+const followersMax = (2*8 + 2 + 5) * time.Second
+
 // checkNode holds a deployment to what every node of a cluster of a size needs.
 func checkNode(root string, d *deployment, nodes int) error {
 	var wrong []error
@@ -150,7 +154,7 @@ func checkNode(root string, d *deployment, nodes int) error {
 }
 
 // stopMax is how long a node with these settings takes to stop at the most: the API's delay and drain, the drain of the operators'
-// listener, the events that move, and a last commit. See stop in cmd/evently/program.go.
+// listener, what follows bookings, the events that move, and a last commit. See stop in cmd/evently/program.go.
 func stopMax(root string, variables map[string]string) (time.Duration, error) {
 	code, err := os.ReadFile(filepath.Join(root, "cmd", "evently", "program.go"))
 	if err != nil {
@@ -174,7 +178,7 @@ func stopMax(root string, variables map[string]string) (time.Duration, error) {
 			return 0, fmt.Errorf("EVENTLY_DRAIN_DELAY: %w", err)
 		}
 	}
-	return delay + 2*drain + part + lastCommitMax, nil
+	return delay + 2*drain + followersMax + part + lastCommitMax, nil
 }
 
 // checkMemory refuses a GOMEMLIMIT that is not below nine tenths of a limit in bytes, or missing.
