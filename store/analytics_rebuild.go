@@ -81,12 +81,17 @@ select set_config('synchronous_commit', 'off', true), set_config('enable_seqscan
 	// holdAnalyticsSQL has the consumer wait: every step of it locks this row.
 	holdAnalyticsSQL = `select name from consumers where name = '` + analyticsConsumer + `' for no key update`
 
-	// differingSumsSQL compares generations $1, shown, and $2. Rows of nothing but zeros count as none.
+	// countedSums are the rows that are not of nothing but zeros. Those come of a capacity that was there and is gone, if a step ended
+	// in between.
+	countedSums = `analytics_sums where (bookings, cancellations, tickets_booked, tickets_cancelled, gross_minor, cancelled_minor, holds,
+        holds_expired, holds_released, waitlist_joined, waitlist_left, waitlist_served, capacity) <> (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)`
+
+	// differingSumsSQL compares generations $1, shown, and $2.
 	differingSumsSQL = `
 select coalesce(a.scope, b.scope), coalesce(a.id, b.id), nullif(coalesce(a.bucket, b.bucket), '-infinity'), coalesce(a.currency, b.currency),
     (to_jsonb(a) - '{generation,scope,id,bucket,currency}'::text[])::text, (to_jsonb(b) - '{generation,scope,id,bucket,currency}'::text[])::text
-from (select * from analytics_sums where generation = $1) a
-full join (select * from analytics_sums where generation = $2) b using (scope, id, bucket, currency)
+from (select * from ` + countedSums + ` and generation = $1) a
+full join (select * from ` + countedSums + ` and generation = $2) b using (scope, id, bucket, currency)
 where row(a.bookings, a.cancellations, a.tickets_booked, a.tickets_cancelled, a.gross_minor, a.cancelled_minor, a.holds, a.holds_expired,
         a.holds_released, a.waitlist_joined, a.waitlist_left, a.waitlist_served, a.capacity)
     is distinct from row(b.bookings, b.cancellations, b.tickets_booked, b.tickets_cancelled, b.gross_minor, b.cancelled_minor, b.holds,

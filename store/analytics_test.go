@@ -635,3 +635,23 @@ func TestAnalytics_WithoutAConsumerAreUnavailable(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A row that came to nothing is no difference: how it did depends on the steps.
+func TestAnalytics_RebuildPassesOverRowsOfZeros(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	stepwise := AnalyticsConsumer()
+	stepwise.EntriesMax = 1
+	b.feeding(b.pool, stepwise)
+	o := b.acquire(b.event(100))
+	b.summed()
+	o.decide(&evently.CancelEvent{}, o.Now)
+	o.MustFlush()
+	b.summed()
+	if n := b.count("select count(*) from analytics_sums where capacity = 0"); n != 3 {
+		t.Fatalf("%d rows came to nothing, want 3", n)
+	}
+	rebuilt, err := RebuildAnalytics(t.Context(), b.pool, true)
+	if err != nil || len(rebuilt.Differences) > 0 {
+		t.Errorf("%+v %v", rebuilt, err)
+	}
+}

@@ -20,8 +20,9 @@ func openPool(t *testing.T, url string, size int32) *pgxpool.Pool {
 	return pool
 }
 
-// onEverySchema tests with the schema of this program, and with that of a later one that nodes of both versions share.
-func onEverySchema(t *testing.T, run func(t *testing.T, database func(t *testing.T) (url string))) {
+// onEveryDatabase tests with the schema of this program, with that of a later one that nodes of both versions share, and without
+// prepared statements.
+func onEveryDatabase(t *testing.T, run func(t *testing.T, database func(t *testing.T) (url string))) {
 	t.Run("own", func(t *testing.T) {
 		run(t, func(t *testing.T) string { return pgtest.Database(t) })
 	})
@@ -32,10 +33,13 @@ func onEverySchema(t *testing.T, run func(t *testing.T, database func(t *testing
 			return url
 		})
 	})
+	t.Run("behind a pooler that forbids prepared statements", func(t *testing.T) {
+		run(t, func(t *testing.T) string { return with(pgtest.Database(t), "default_query_exec_mode=exec") })
+	})
 }
 
 func TestCatalogue_Conforms(t *testing.T) {
-	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+	onEveryDatabase(t, func(t *testing.T, database func(*testing.T) string) {
 		storetest.RunCatalogue(t, func(t *testing.T) (evently.Catalogue, evently.Journal) {
 			b := benchOn(t, openPool(t, database(t), 8), JournalConfig{})
 			return b.events, b.journal
@@ -44,14 +48,9 @@ func TestCatalogue_Conforms(t *testing.T) {
 }
 
 func TestJournal_Conforms(t *testing.T) {
-	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+	onEveryDatabase(t, func(t *testing.T, database func(*testing.T) string) {
 		storetest.RunJournal(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.Journal, func() int) {
 			return journalsOn(t, database(t))
-		})
-	})
-	t.Run("behind a pooler that forbids prepared statements", func(t *testing.T) {
-		storetest.RunJournal(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.Journal, func() int) {
-			return journalsOn(t, with(pgtest.Database(t), "default_query_exec_mode=exec"))
 		})
 	})
 }
@@ -66,7 +65,7 @@ func journalsOn(t *testing.T, url string) (evently.Catalogue, evently.Journal, e
 }
 
 func TestHistory_Conforms(t *testing.T) {
-	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+	onEveryDatabase(t, func(t *testing.T, database func(*testing.T) string) {
 		storetest.RunHistory(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.History) {
 			b := benchOn(t, openPool(t, database(t), 8), JournalConfig{})
 			return b.events, b.journal, NewHistory(b.pool)
@@ -75,23 +74,17 @@ func TestHistory_Conforms(t *testing.T) {
 }
 
 func TestWaitlists_Conforms(t *testing.T) {
-	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+	onEveryDatabase(t, func(t *testing.T, database func(*testing.T) string) {
 		storetest.RunWaitlists(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.Waitlists) {
 			b := benchOn(t, openPool(t, database(t), 8), JournalConfig{})
 			t.Cleanup(b.verify)
 			return b.events, b.journal, NewWaitlists(b.pool)
 		})
 	})
-	t.Run("behind a pooler that forbids prepared statements", func(t *testing.T) {
-		storetest.RunWaitlists(t, func(t *testing.T) (evently.Catalogue, evently.Journal, evently.Waitlists) {
-			b := benchOn(t, openPool(t, with(pgtest.Database(t), "default_query_exec_mode=exec"), 8), JournalConfig{})
-			return b.events, b.journal, NewWaitlists(b.pool)
-		})
-	})
 }
 
 func TestAccounts_Conforms(t *testing.T) {
-	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+	onEveryDatabase(t, func(t *testing.T, database func(*testing.T) string) {
 		storetest.RunAccounts(t, func(t *testing.T) (evently.Accounts, func() []evently.CodeMail) {
 			mail := new(codeMails)
 			return NewAccounts(openPool(t, database(t), 16), mail), mail.all
@@ -100,7 +93,7 @@ func TestAccounts_Conforms(t *testing.T) {
 }
 
 func TestAnswers_Conforms(t *testing.T) {
-	onEverySchema(t, func(t *testing.T, database func(*testing.T) string) {
+	onEveryDatabase(t, func(t *testing.T, database func(*testing.T) string) {
 		storetest.RunAnswers(t, func(t *testing.T) (one, other evently.Answers) {
 			url := database(t)
 			return NewAnswers(openPool(t, url, 6)), NewAnswers(openPool(t, url, 6))

@@ -21,7 +21,8 @@ type FeedEntry struct {
 	WasConfirmed bool // CancelledEntry: of a booking, not of a hold
 }
 
-// readSpansSQL reads the entries of spans $1 to $3 in their order. Indexes: the primary keys.
+// readSpansSQL reads the entries of spans $1 to $3 in their order. Indexes: the primary keys. With offset 0 look-ups stay apart: the
+// planner expects far more entries than there are, and would read whole tables for them.
 const readSpansSQL = `
 select j.event_id, j.seq, j.epoch, j.kind, j.at, j.who, j.request_id, coalesce(j.token, 0),
     coalesce(j.user_id, r.user_id, w.user_id, 0), coalesce(j.tier, r.tier, w.tier, 0), coalesce(j.quantity, r.quantity, w.quantity, 0),
@@ -30,10 +31,16 @@ select j.event_id, j.seq, j.epoch, j.kind, j.at, j.who, j.request_id, coalesce(j
     coalesce(j.kind = 7 and r.confirmed_seq < j.seq, false)
 from unnest($1::int8[], $2::int8[], $3::int8[]) with ordinality as s (event_id, after, upto, number)
 cross join lateral (
-    select * from journal j where j.event_id = s.event_id and j.seq > s.after and j.seq <= s.upto
+    select * from journal j where j.event_id = s.event_id and j.seq > s.after and j.seq <= s.upto offset 0
 ) j
-left join reservations r on j.kind in (6, 7, 8) and r.event_id = j.event_id and r.token = j.token
-left join waitlist w on j.kind in (11, 12, 13) and w.event_id = j.event_id and w.token = j.token
+left join lateral (
+    select user_id, tier, quantity, unit_price, more, confirmed_seq from reservations r
+    where j.kind in (6, 7, 8) and r.event_id = j.event_id and r.token = j.token offset 0
+) r on true
+left join lateral (
+    select user_id, tier, quantity, more from waitlist w
+    where j.kind in (11, 12, 13) and w.event_id = j.event_id and w.token = j.token offset 0
+) w on true
 order by s.number, j.seq`
 
 // ReadSpans calls each for the entries of spans, one span after another. The entry is valid during the call, in which tx may be

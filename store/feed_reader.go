@@ -99,7 +99,9 @@ func (r *reader) poll(ctx context.Context) (took time.Duration, more bool, err e
 		return round.took, false, err
 	}
 	if retry {
-		err = r.retryParked(ctx)
+		if err = r.retryParked(ctx); errors.Is(err, errNoRoom) {
+			retry, err = false, nil // after a poll
+		}
 	}
 	return round.took, !round.complete && !round.waits || retry, err
 }

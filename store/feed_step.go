@@ -198,7 +198,7 @@ func (r *reader) retryParked(ctx context.Context) error {
 		_, err := tx.Exec(ctx, unparkSQL, r.Name, event, int64(entry.Upto))
 		return err
 	})
-	if err == nil || entry.Event == 0 || errors.Is(err, errOvertaken) || passing(err) {
+	if err == nil || entry.Event == 0 || errors.Is(err, errOvertaken) || errors.Is(err, errNoRoom) || passing(err) {
 		return err
 	}
 	cause := err

@@ -373,6 +373,42 @@ func TestFeed_PoisonIsParked(t *testing.T) {
 	}
 }
 
+// A consumer without room is no failure of the entry that is to be tried again.
+func TestFeed_ParkedEntryWaitsForRoom(t *testing.T) {
+	b := newBench(t, JournalConfig{})
+	b.event(10)
+	const defective, full, sound = 0, 1, 2
+	var state, asked atomic.Int32
+	b.feeding(b.pool, Consumer{Name: "filled", Consume: func(context.Context, pgx.Tx, []Span) error {
+		switch state.Load() {
+		case defective:
+			return errors.New("defect")
+		case full:
+			asked.Add(1)
+			return errNoRoom
+		}
+		return nil
+	}})
+	parked := func() (list []ParkedEntry) {
+		list, err := Parked(t.Context(), b.pool, "filled")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	b.waitUntil("an entry is parked", func() bool { return len(parked()) == 1 })
+	state.Store(full)
+	if n, err := RetryParked(t.Context(), b.pool, "filled", 0, 0); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	b.waitUntil("the consumer is asked again and again", func() bool { return asked.Load() > 2 })
+	if p := parked()[0]; !p.Retry || p.Error != "defect" {
+		t.Errorf("%+v", p)
+	}
+	state.Store(sound)
+	b.waitUntil("it is consumed", func() bool { return len(parked()) == 0 })
+}
+
 func TestFeed_StopsWhenEverythingIsPoison(t *testing.T) {
 	b := newBench(t, JournalConfig{})
 	b.acquire(b.event(100_000)).sell(600) // over a thousand entries

@@ -12,14 +12,22 @@ import (
 	"github.com/evently/evently"
 )
 
-// loadWaitersSQL reads what a ledger knows: those who wait, ended ones whose key is still kept, and those whose offer is held.
-// Indexes: waitlist_in_order, and the primary key of reservations.
-const loadWaitersSQL = `
-select token, user_id, status, tier, quantity, more::text, on_release, priority, position, joined_at, ended_at, joined_seq, seq, key
+const (
+	loadedWaiterColumns = `w.token, w.user_id, w.status, w.tier, w.quantity, w.more::text, w.on_release, w.priority, w.position, w.joined_at,
+    w.ended_at, w.joined_seq, w.seq, w.key`
+
+	// loadWaitersSQL reads what a ledger knows: those who wait, ended ones whose key is still kept, and those whose offer is held. The last
+	// are joined: as a condition in the where clause they can be had by a scan of all reservations of all events, and that is what the
+	// planner makes of an event with many waiters. Indexes: waitlist_in_order, and the primary keys.
+	loadWaitersSQL = `
+select ` + loadedWaiterColumns + `
 from waitlist w
-where event_id = $1 and (status = 0 or key is not null or status = 1 and exists (
-    select from reservations r where r.event_id = w.event_id and r.token = w.token and r.status = 0
-))`
+where w.event_id = $1 and (w.status = 0 or w.key is not null)
+union all
+select ` + loadedWaiterColumns + `
+from waitlist w join reservations r on r.event_id = w.event_id and r.token = w.token
+where w.event_id = $1 and w.status = 1 and w.key is null and r.event_id = $1 and r.status = 0`
+)
 
 // storedWaiter is a row of waitlist.
 type storedWaiter struct {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -63,6 +64,10 @@ func Open(ctx context.Context, url string, options PoolOptions) (*pgxpool.Pool, 
 	config.MaxConnLifetimeJitter = connLifetime / 4
 	config.HealthCheckPeriod = healthPeriod
 	config.PingTimeout = pingTimeout // pings connections that were idle for a second before they are used
+	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		nameTypes(conn.TypeMap())
+		return nil
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, failed(err, "open database")
@@ -72,6 +77,14 @@ func Open(ctx context.Context, url string, options PoolOptions) (*pgxpool.Pool, 
 		return nil, failed(err, "open database")
 	}
 	return pool, nil
+}
+
+// nameTypes tells what parameters of types are that mean nothing to pgx by themselves. Where no statement is prepared it goes by the Go type
+// alone.
+func nameTypes(types *pgtype.Map) {
+	types.RegisterDefaultPgType([16]byte{}, "uuid")
+	types.RegisterDefaultPgType([][16]byte{}, "_uuid")
+	types.RegisterDefaultPgType(map[string]string{}, "jsonb")
 }
 
 // ConnConfig is the configuration of a connection to the database at a URL: those of the pool, and dedicated ones.

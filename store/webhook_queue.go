@@ -22,7 +22,7 @@ const webhookConnsMax = 4
 // WebhookQueue is the deliveries that wait, on connections of its own.
 type WebhookQueue struct {
 	pool *pgxpool.Pool
-	seal *webhookSeal
+	seal seal
 	log  *slog.Logger
 }
 
@@ -93,7 +93,7 @@ func (q *WebhookQueue) Lanes(ctx context.Context, after evently.WebhookID, limit
 			if sealed == nil {
 				continue
 			}
-			opened, err := q.seal.open(lane.Webhook, sealed)
+			opened, err := q.seal.open(sealed, boundTo(lane.Webhook))
 			if err != nil {
 				q.log.ErrorContext(ctx, "webhook cannot sign: rotate its secret", "webhook", lane.Webhook, "error", err)
 				continue
@@ -171,7 +171,7 @@ func (q *WebhookQueue) Record(ctx context.Context, d *evently.Delivery, ended ev
 		return 0, fmt.Errorf("record delivery %s: %w", d.ID, err)
 	}
 	var state evently.WebhookEnd
-	err = q.pool.QueryRow(ctx, recordSQL, deliveryKey(d.ID), d.Status, evently.WebhookAttemptsKept, text, nullable(d.DueAt),
+	err = q.pool.QueryRow(ctx, recordSQL, deliveryKey(d.ID), d.Status, evently.WebhookAttemptsKept, string(text), nullable(d.DueAt),
 		nullable(d.EndedAt), int64(d.Webhook), milliseconds(now), d.Status == evently.DeliveryDone, ended,
 		milliseconds(now.Add(-evently.WebhookFailingMax)), evently.WebhookDisabled).Scan(&state)
 	if err = ignoreAbsent(err); err != nil {

@@ -2,12 +2,7 @@ package store
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -17,49 +12,18 @@ import (
 	"github.com/evently/evently"
 )
 
-// webhookSeal keeps signing secrets unreadable in the database: AES-256-GCM under keys of HKDF from the program's secrets. The
-// first one seals, any of them opens.
-type webhookSeal struct{ keys []cipher.AEAD }
-
-func newWebhookSeal(secrets [][]byte) (*webhookSeal, error) {
-	if len(secrets) == 0 {
-		return nil, errors.New("webhooks: no secret to seal with")
+// newWebhookSeal derives the keys that signing secrets are sealed under.
+func newWebhookSeal(secrets [][]byte) (seal, error) {
+	s, err := newSeal("evently webhook secret", secrets)
+	if err != nil {
+		return nil, fmt.Errorf("webhooks: %w", err)
 	}
-	seal := new(webhookSeal)
-	for _, secret := range secrets {
-		key, err := hkdf.Key(sha256.New, secret, nil, "evently webhook secret", 32)
-		if err != nil {
-			return nil, fmt.Errorf("webhooks: derive a key: %w", err)
-		}
-		block, err := aes.NewCipher(key)
-		if err != nil {
-			return nil, fmt.Errorf("webhooks: make a key: %w", err)
-		}
-		aead, err := cipher.NewGCMWithRandomNonce(block)
-		if err != nil {
-			return nil, fmt.Errorf("webhooks: make a key: %w", err)
-		}
-		seal.keys = append(seal.keys, aead)
-	}
-	return seal, nil
+	return s, nil
 }
 
 // boundTo ties what is sealed to its webhook: in another row it does not open.
-func boundTo(id evently.WebhookID) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
-
-func (s *webhookSeal) seal(id evently.WebhookID, secret []byte) []byte {
-	return s.keys[0].Seal(nil, nil, secret, boundTo(id))
-}
-
-var errSecretSealed = errors.New("the signing secret does not open: its token secret is not among those of this node")
-
-func (s *webhookSeal) open(id evently.WebhookID, sealed []byte) ([]byte, error) {
-	for _, key := range s.keys {
-		if secret, err := key.Open(nil, nil, sealed, boundTo(id)); err == nil {
-			return secret, nil
-		}
-	}
-	return nil, errSecretSealed
+func boundTo(id evently.WebhookID) (context string) {
+	return string(binary.BigEndian.AppendUint64(nil, uint64(id)))
 }
 
 const (
@@ -89,8 +53,8 @@ func (s *Webhooks) Reseal(ctx context.Context, now time.Time) (changed int, err 
 			return changed, failed(err, "read signing secrets")
 		}
 		for _, r := range page {
-			secret, renewed := s.seal.renew(evently.WebhookID(r.ID), r.Secret)
-			past, pastRenewed := s.seal.renew(evently.WebhookID(r.ID), r.Past)
+			secret, renewed := s.seal.renew(r.Secret, boundTo(evently.WebhookID(r.ID)))
+			past, pastRenewed := s.seal.renew(r.Past, boundTo(evently.WebhookID(r.ID)))
 			if !renewed && !pastRenewed && r.HadPast == (r.Past != nil) {
 				continue
 			}
@@ -108,16 +72,16 @@ func (s *Webhooks) Reseal(ctx context.Context, now time.Time) (changed int, err 
 }
 
 // renew returns what is sealed under the first key, and whether it was not before.
-func (s *webhookSeal) renew(id evently.WebhookID, sealed []byte) (result []byte, renewed bool) {
+func (s seal) renew(sealed []byte, context string) (result []byte, renewed bool) {
 	if sealed == nil {
 		return nil, false
 	}
-	if _, err := s.keys[0].Open(nil, nil, sealed, boundTo(id)); err == nil {
+	if _, err := s[:1].open(sealed, context); err == nil {
 		return sealed, false
 	}
-	secret, err := s.open(id, sealed)
+	plain, err := s.open(sealed, context)
 	if err != nil {
 		return sealed, false
 	}
-	return s.seal(id, secret), true
+	return s.close(plain, context), true
 }

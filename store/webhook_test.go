@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/evently/evently"
+	"github.com/evently/evently/store/pgtest"
 )
 
 var (
@@ -36,7 +37,12 @@ type hooks struct {
 
 func newHooks(t *testing.T) *hooks {
 	t.Helper()
-	b := newBench(t, JournalConfig{})
+	return hooksOn(newBench(t, JournalConfig{}))
+}
+
+func hooksOn(b *bench) *hooks {
+	t := b.T
+	t.Helper()
 	kept, err := NewWebhooks(b.pool, [][]byte{sealSecret})
 	if err != nil {
 		t.Fatal(err)
@@ -894,6 +900,37 @@ func TestWebhookQueue_OutcomesAreRecorded(t *testing.T) {
 	}
 	if load, err := h.queue.Load(ctx); err != nil || load.Active != 0 || load.Ended != 1 || load.Pending == 0 {
 		t.Errorf("%+v, %v", load, err)
+	}
+}
+
+// Behind a pooler that forbids prepared statements.
+func TestWebhooks_WithoutPreparedStatements(t *testing.T) {
+	h := hooksOn(benchOn(t, openPool(t, with(pgtest.Database(t), "default_query_exec_mode=exec"), 8), JournalConfig{}))
+	o := h.of(h.user(evently.RoleOrganizer), 1000)
+	hook := h.hook(o.Ledger.Event().Organizer)
+	h.consume(o.Ledger.Event().ID)
+	h.drain(hook.ID)
+	o.sell(webhookPendingMax/2 + 1)
+	h.consume(o.Ledger.Event().ID)
+	if got := h.count(`select count(*) from webhook_backlog`); got == 0 {
+		t.Error("no backlog")
+	}
+	if h.record(h.claim(hook.ID), "http_500") != evently.WebhookActive {
+		t.Error("a failure ended the webhook")
+	}
+	h.now = h.now.Add(2 * time.Hour)
+	if got := len(h.drain(hook.ID)); got != webhookPendingMax+2 {
+		t.Errorf("%d messages, want %d", got, webhookPendingMax+2)
+	}
+	list, _, err := h.Deliveries(t.Context(), 0, hook.ID, evently.Page{Limit: 1})
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	if _, err := h.Redeliver(t.Context(), 0, hook.ID, list[0].ID, h.now); err != nil {
+		t.Error(err)
+	}
+	if _, err := SweepWebhooks(t.Context(), h.bench.pool, h.now.Add(WebhookLogKeep), WebhookLogKeep); err != nil {
+		t.Error(err)
 	}
 }
 

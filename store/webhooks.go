@@ -16,7 +16,7 @@ import (
 // Webhooks keeps webhooks and shows the log of their deliveries. What sends them is WebhookQueue.
 type Webhooks struct {
 	pool *pgxpool.Pool
-	seal *webhookSeal
+	seal seal
 }
 
 var _ evently.Webhooks = (*Webhooks)(nil)
@@ -72,7 +72,7 @@ func (s *Webhooks) CreateWebhook(ctx context.Context, webhook *evently.Webhook, 
 		}
 		var err error
 		created, err = scanWebhook(tx.QueryRow(ctx, createWebhookSQL, int64(webhook.ID), int64(webhook.Owner), webhook.URL,
-			webhook.Description, int64(webhook.Types), webhook.Ended, nullable(webhook.EndedAt), s.seal.seal(webhook.ID, secret),
+			webhook.Description, int64(webhook.Types), webhook.Ended, nullable(webhook.EndedAt), s.seal.close(secret, boundTo(webhook.ID)),
 			milliseconds(webhook.CreatedAt)))
 		return err
 	})
@@ -195,7 +195,7 @@ returning ` + webhookColumns
 func (s *Webhooks) RotateSecret(ctx context.Context, owner evently.UserID, id evently.WebhookID, secret []byte, now time.Time) (
 	*evently.Webhook, error,
 ) {
-	webhook, err := scanWebhook(s.pool.QueryRow(ctx, rotateSecretSQL, int64(id), int64(owner), s.seal.seal(id, secret),
+	webhook, err := scanWebhook(s.pool.QueryRow(ctx, rotateSecretSQL, int64(id), int64(owner), s.seal.close(secret, boundTo(id)),
 		milliseconds(now.Add(evently.WebhookSecretOverlap)), milliseconds(now)))
 	return found(webhook, err, evently.ErrNotFound, "rotate the secret of webhook %s", id)
 }
