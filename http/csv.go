@@ -15,7 +15,7 @@ import (
 
 // Bounds of exports. An export has a page of rows in memory, whatever the size of the event.
 const (
-	exportsMax    = 4 // under way at a time; more are refused with 503 overloaded
+	exportsMax    = 4 // under way at a time, of each user one; more are refused with 503 overloaded
 	exportWorkMax = time.Hour
 	// exportTakeMax bounds the time in which a client takes a page. Whole exports are bounded by exportWorkMax alone.
 	exportTakeMax = writeTimeout
@@ -44,12 +44,11 @@ func (s *Server) exportBookings(c *gin.Context) error {
 	if err != nil {
 		return fmt.Errorf("export bookings of %s: %w", state.Event.ID, err)
 	}
-	select {
-	case s.exports <- struct{}{}:
-		defer func() { <-s.exports }()
-	default:
-		return evently.ErrOverloaded
+	release, err := s.exports.take(principal(c).User)
+	if err != nil {
+		return err
 	}
+	defer release()
 	page := evently.Page{Limit: evently.ExportPageMax}
 	rows, next, err := s.config.Exports.Export(c.Request.Context(), state.Event.ID, statuses, page)
 	if err != nil {

@@ -161,11 +161,16 @@ func TestExport_HasTimeAndBounds(t *testing.T) {
 		}
 		return nil
 	}
-	for range exportsMax {
-		w.server.exports <- struct{}{}
+	var releases []func()
+	for other := range evently.UserID(exportsMax) {
+		release, err := w.server.exports.take(1_000_000 + other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		releases = append(releases, release)
 	}
 	w.do(t, "GET", exportOf1, "", "Authorization", organizer).problem(t, evently.CodeOverloaded)
-	<-w.server.exports
+	releases[0]()
 	for range 2 { // each gives its place back
 		if got := w.do(t, "GET", exportOf1, "", "Authorization", organizer).records(t); len(got) != 5 {
 			t.Errorf("%d records, want 5", len(got))

@@ -13,6 +13,9 @@ import (
 // pricingRunMax bounds a run over all events that have a rule; tens of thousands of them take as long. The periodic job has more time.
 const pricingRunMax = 50 * time.Second
 
+// pricingRunsMax bounds the runs under way at a time, of each user one; more are refused with 503 overloaded.
+const pricingRunsMax = 2
+
 func (s *Server) pricingRoutes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/admin/events/:id/pricing", handle: s.getPricing, access: eventsOwn},
@@ -150,6 +153,11 @@ func (s *Server) runPricing(c *gin.Context) error {
 		}
 		run.Event = id
 	}
+	release, err := s.pricings.take(principal(c).User)
+	if err != nil {
+		return err
+	}
+	defer release()
 	extendWriting(c, pricingRunMax+writeTimeout)
 	report, err := s.config.Pricer.Run(c.Request.Context(), run)
 	if err != nil {

@@ -205,7 +205,8 @@ type Server struct {
 	addressLimiter *limiter[netip.Addr]
 
 	streams  *hub
-	exports  chan struct{} // holds an element for each export under way
+	exports  *slots // exports under way
+	pricings *slots // pricing runs under way
 	inFlight atomic.Int64
 	draining atomic.Bool
 }
@@ -241,7 +242,7 @@ func (s *Server) build() (err error) {
 	s.caches = newCaches(&s.config, s.metrics)
 	s.streams = newHub(&s.config, s.metrics.streams)
 	s.streams.heard = func(state *evently.State, at time.Time) { s.caches.states.put(state.Event.ID, state, at) }
-	s.exports = make(chan struct{}, exportsMax)
+	s.exports, s.pricings = newSlots(exportsMax), newSlots(pricingRunsMax)
 	s.bookLimiter = newLimiter[evently.UserID]("book", s.config.BookLimit, s.metrics.rateLimited)
 	if s.bookLimiter != nil && s.config.Share != nil {
 		s.bookLimiter.lost = s.metrics.sharesLost
