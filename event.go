@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -194,6 +195,8 @@ func (f *FieldErrors) checkText(field, value string, runesMin, runesMax int) {
 		f.Add(field, fmt.Sprintf("must have %d to %d characters", runesMin, runesMax))
 	case !utf8.ValidString(value) || strings.ContainsRune(value, 0):
 		f.Add(field, "must be valid UTF-8 without NUL characters")
+	case runesMax <= textMax && strings.ContainsFunc(value, unicode.IsControl):
+		f.Add(field, "must be one line, without control characters")
 	}
 }
 

@@ -34,6 +34,7 @@ func TestEventDetails_ValidateNamesEveryFieldThatIsWrong(t *testing.T) {
 		"a blank name":          {func(d *EventDetails) { d.Name = " \t\n" }, []string{"name"}},
 		"a long name":           {func(d *EventDetails) { d.Name = strings.Repeat("a", 201) }, []string{"name"}},
 		"a name long by blanks": {func(d *EventDetails) { d.Name = "a" + strings.Repeat(" ", 200) }, []string{"name"}},
+		"a name of two lines":   {func(d *EventDetails) { d.Name = "a\r\nb" }, []string{"name"}},
 		"a name with NUL":       {func(d *EventDetails) { d.Name = "a\x00" }, []string{"name"}},
 		"a name in no encoding": {func(d *EventDetails) { d.Name = "a\xff" }, []string{"name"}},
 		"a long description": {

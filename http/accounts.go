@@ -9,6 +9,7 @@ import (
 	"net/mail"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
@@ -47,7 +48,7 @@ const (
 func NormalizeEmail(text string) (string, error) {
 	email := strings.ToLower(strings.TrimSpace(text))
 	parsed, err := mail.ParseAddress(email)
-	if err != nil || parsed.Address != email || len(email) > emailBytesMax {
+	if err != nil || parsed.Address != email || len(email) > emailBytesMax || strings.HasSuffix(email, "]") { // the address of a machine
 		return "", invalid("email", "must be an e-mail address")
 	}
 	return email, nil
@@ -148,8 +149,8 @@ func (s *Server) newUser(email, name, password string) (*evently.User, error) {
 	}
 	checkPassword(&fields, "password", password)
 	name = strings.TrimSpace(name)
-	if n := utf8.RuneCountInString(name); n < 1 || n > userNameRunesMax || strings.ContainsRune(name, 0) {
-		fields.Add("name", fmt.Sprintf("must have 1 to %d characters", userNameRunesMax))
+	if n := utf8.RuneCountInString(name); n < 1 || n > userNameRunesMax || strings.ContainsFunc(name, unicode.IsControl) {
+		fields.Add("name", fmt.Sprintf("must have 1 to %d characters, and no control characters", userNameRunesMax))
 	}
 	if err := fields.Err(); err != nil {
 		return nil, err

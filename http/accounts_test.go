@@ -120,14 +120,14 @@ func TestRegister_ChecksFields(t *testing.T) {
 	}
 	long := strings.Repeat("x", emailBytesMax)
 	for _, email := range []string{
-		"", "ada", "@example.com", "ada@", "Ada <ada@example.com>", "ada@example.com, b@c.d", "a b@c.d", "a@b\x00.c", long + "@example.com",
+		"", "ada", "@example.com", "ada@", "Ada <ada@example.com>", "ada@example.com, b@c.d", "a b@c.d", "a@b\x00.c", "a@[127.0.0.1]", long + "@example.com",
 	} {
 		w.do(t, "POST", "/register", body(email, "correct horse", "Ada")).field(t, "email")
 	}
 	for _, password := range []string{"", "1234567", strings.Repeat("p", PasswordRunesMax+1)} {
 		w.do(t, "POST", "/register", body("ada@example.com", password, "Ada")).field(t, "password")
 	}
-	for _, name := range []string{"", "  ", strings.Repeat("é", userNameRunesMax+1), "a\x00b"} {
+	for _, name := range []string{"", "  ", strings.Repeat("é", userNameRunesMax+1), "a\x00b", "a\r\nb"} {
 		w.do(t, "POST", "/register", body("ada@example.com", "correct horse", name)).field(t, "name")
 	}
 	if p := w.do(t, "POST", "/register", `{}`).problem(t, evently.CodeInvalidRequest); len(p.Errors) != 3 {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -22,6 +23,9 @@ func Grant(ctx context.Context, url, role string) error {
 		var owns, super bool
 		if err := tx.QueryRow(ctx, grantRoleSQL, role).Scan(&owns, &super); err != nil {
 			return fmt.Errorf("look for role %s: %w", role, err)
+		}
+		if strings.HasPrefix(role, "pg_") {
+			return fmt.Errorf("role %s is one of Postgres itself: all its members would have what it is granted", role)
 		}
 		if owns || super {
 			return fmt.Errorf("role %s owns the tables, or is a superuser: it may do everything whatever it is granted", role)

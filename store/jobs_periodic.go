@@ -85,9 +85,12 @@ func (w *periodicWorker) ticks() []*river.PeriodicJob {
 func (w *periodicWorker) Timeout(*river.Job[periodicArgs]) time.Duration { return periodicTimeout }
 
 const (
-	// startPeriodicSQL begins the schedule of a name: due after $2.
-	startPeriodicSQL = `insert into periodic_jobs (name, due_at) values ($1, clock_timestamp() + $2::interval) on conflict do nothing`
-	periodicDueSQL   = `select due_at, due_at <= clock_timestamp() from periodic_jobs where name = $1`
+	// startPeriodicSQL begins the schedule of a name: due after $2. A schedule that is there is brought forward when its period $3 has
+	// become shorter.
+	startPeriodicSQL = `
+insert into periodic_jobs as p (name, due_at) values ($1, clock_timestamp() + $2::interval)
+on conflict (name) do update set due_at = clock_timestamp() + $3::interval where p.due_at > clock_timestamp() + $3::interval`
+	periodicDueSQL = `select due_at, due_at <= clock_timestamp() from periodic_jobs where name = $1`
 	// periodicDoneSQL ends the due time $2. Late times that were missed are not made up for.
 	periodicDoneSQL = `
 update periodic_jobs
@@ -106,7 +109,7 @@ func (w *periodicWorker) Work(ctx context.Context, tick *river.Job[periodicArgs]
 	if job.RunOnStart {
 		first = 0
 	}
-	if _, err := w.pool.Exec(ctx, startPeriodicSQL, job.Name, first); err != nil {
+	if _, err := w.pool.Exec(ctx, startPeriodicSQL, job.Name, first, job.Every); err != nil {
 		return failed(err, "begin the schedule of %s", job.Name)
 	}
 	var dueAt time.Time

@@ -336,11 +336,18 @@ func TestPeriodic_OneNodeDoesWhatIsDue(t *testing.T) {
 	}
 	// After an outage of days it is due once, and then after an hour.
 	b.exec(`update periodic_jobs set due_at = now() - interval '3 days 10 minutes'`)
-	working(t, jobsOf(t, b.pool, JobsConfig{Periodic: list}))
+	stop := working(t, jobsOf(t, b.pool, JobsConfig{Periodic: list}))
 	b.waitUntil("what was due is done", func() bool { return b.count(`select count(*) from periodic_jobs where due_at > now()`) == 3 })
 	if hourly.Load() != 2 || first.Load() != 1 {
 		t.Errorf("hourly ran %d times and first %d, want 2 and 1", hourly.Load(), first.Load())
 	}
+	stop()
+	// A shorter period holds at once, and not after the longer one.
+	list[1].Every = 20 * time.Minute
+	working(t, jobsOf(t, b.pool, JobsConfig{Periodic: list}))
+	b.waitUntil("the schedule is brought forward", func() bool {
+		return b.count(`select count(*) from periodic_jobs where name = 'first' and due_at <= now() + interval '20 minutes'`) == 1
+	})
 }
 
 func TestPeriodic_RefusesWhatCannotBe(t *testing.T) {

@@ -52,7 +52,11 @@ func (w *codeWorker) NextRetry(job *river.Job[codeArgs]) time.Time { return mail
 // Work implements river.Worker.
 func (w *codeWorker) Work(ctx context.Context, job *river.Job[codeArgs]) error {
 	plain, err := w.mail.seal.open(job.Args.Sealed, job.Args.ID)
-	if err != nil {
+	switch {
+	case err == nil:
+	case time.Since(job.CreatedAt) < evently.CodeTTL: // while secrets are rotated another node may have the one that it takes
+		return river.JobSnooze(time.Second + rand.N(time.Second)) //nolint:gosec // no secret
+	default:
 		return river.JobCancel(fmt.Errorf("open a mail with a code: %w", err))
 	}
 	var code sealedCode

@@ -57,6 +57,10 @@ func (w *webhooks) start(ctx context.Context, p *program) error {
 		Queue: queue, Targets: w.targets, Logger: p.log, Metrics: messages.NewWebhookMetrics(p.registry), Now: time.Now,
 	})
 	p.background("webhooks", func(ctx context.Context) error {
+		// At once, so that the secret before can be dropped when the nodes have been restarted.
+		if _, err := w.kept.Reseal(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			p.log.WarnContext(ctx, "secrets of webhooks are not sealed anew; trying again within an hour", "error", err)
+		}
 		dispatcher.Run(ctx)
 		return nil
 	})
