@@ -10,7 +10,7 @@ import (
 	"github.com/evently/evently/store/storetest"
 )
 
-func openPool(t *testing.T, url string, size int32) *pgxpool.Pool {
+func openPool(t testing.TB, url string, size int32) *pgxpool.Pool {
 	t.Helper()
 	pool, err := Open(t.Context(), url, PoolOptions{MaxConns: size})
 	if err != nil {

@@ -23,18 +23,18 @@ import (
 
 // bench is a journal on a fresh database.
 type bench struct {
-	*testing.T
+	testing.TB
 	pool    *pgxpool.Pool
 	journal *Journal
 	events  *Catalogue
 }
 
-func newBench(t *testing.T, config JournalConfig) *bench {
+func newBench(t testing.TB, config JournalConfig) *bench {
 	t.Helper()
 	return benchOn(t, openPool(t, pgtest.Database(t), 8), config)
 }
 
-func benchOn(t *testing.T, pool *pgxpool.Pool, config JournalConfig) *bench {
+func benchOn(t testing.TB, pool *pgxpool.Pool, config JournalConfig) *bench {
 	t.Helper()
 	config.Logger = slog.New(slog.DiscardHandler)
 	config.Metrics = NewMetrics(prometheus.NewRegistry())
@@ -77,7 +77,7 @@ type owner struct {
 
 func (b *bench) acquire(event evently.EventID) *owner {
 	b.Helper()
-	return &owner{b, storetest.OpenOffice(b.T, b.journal, event)}
+	return &owner{b, storetest.OpenOffice(b.TB, b.journal, event)}
 }
 
 func (o *owner) decide(command evently.Command, at time.Time) evently.Reservation {
@@ -137,7 +137,7 @@ func TestJournal_OnlyTheFencedAndTheDamagedDropOut(t *testing.T) {
 	release()
 	for i, outcome := range outcomes {
 		want := map[int]error{3: evently.ErrFenced, 6: evently.ErrNotWritten}[i]
-		if err := storetest.Await(b.T, outcome); !errors.Is(err, want) {
+		if err := storetest.Await(b.TB, outcome); !errors.Is(err, want) {
 			t.Errorf("event %d: got %v, want %v", i, err, want)
 		}
 	}
@@ -162,7 +162,7 @@ func (b *bench) stall() (release func()) {
 		if err := tx.Rollback(b.Context()); err != nil {
 			b.Fatal(err)
 		}
-		if err := storetest.Await(b.T, outcome); err != nil {
+		if err := storetest.Await(b.TB, outcome); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -197,7 +197,7 @@ func TestJournal_FullQueueIsOverloaded(t *testing.T) {
 		t.Errorf("got %v, want %v", err, evently.ErrOverloaded)
 	}
 	release()
-	if err := storetest.Await(b.T, outcome); err != nil {
+	if err := storetest.Await(b.TB, outcome); err != nil {
 		t.Error(err)
 	}
 }

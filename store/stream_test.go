@@ -57,7 +57,7 @@ func (x *busy) step(at time.Time) {
 	case 0, 1, 2, 3:
 		items := evently.OneItem(item)
 		if len(event.Tiers) > 1 && x.random.IntN(3) == 0 {
-			items = mustItems(x.T, item, evently.Item{Tier: (tier + 1) % len(event.Tiers), Quantity: 1})
+			items = mustItems(x.TB, item, evently.Item{Tier: (tier + 1) % len(event.Tiers), Quantity: 1})
 		}
 		command = &evently.Book{User: user, Key: key, Items: items, Token: token}
 	case 4, 5:
@@ -89,7 +89,7 @@ func (x *busy) step(at time.Time) {
 
 // do decides a command and posts its entries one by one, with the state after each.
 func (x *busy) do(command evently.Command, at time.Time) {
-	x.T.Helper()
+	x.Helper()
 	var refusal *evently.Error
 	err := x.Try(command, at, func(e *evently.Entry) {
 		if e.Kind == evently.HeldEntry {
@@ -98,19 +98,19 @@ func (x *busy) do(command evently.Command, at time.Time) {
 		x.note()
 	})
 	if err != nil && !errors.As(err, &refusal) {
-		x.T.Fatal(err)
+		x.Fatal(err)
 	}
 }
 
 // expire does what is due, all of it.
 func (x *busy) expire(at time.Time) {
-	x.T.Helper()
+	x.Helper()
 	for due := x.Ledger.NextDue(); !due.IsZero() && !due.After(at); due = x.Ledger.NextDue() {
 		x.do(&evently.Expire{}, at)
 	}
 }
 
-func mustItems(t *testing.T, items ...evently.Item) evently.Items {
+func mustItems(t testing.TB, items ...evently.Item) evently.Items {
 	t.Helper()
 	list, err := evently.NewItems(items...)
 	if err != nil {

@@ -41,7 +41,7 @@ func newHooks(t *testing.T) *hooks {
 }
 
 func hooksOn(b *bench) *hooks {
-	t := b.T
+	t := b.TB
 	t.Helper()
 	kept, err := NewWebhooks(b.pool, [][]byte{sealSecret})
 	if err != nil {
