@@ -124,6 +124,8 @@ func (j *Jobs) Run(ctx context.Context) error {
 	config := j.pool.Config()
 	config.MaxConns, config.MinConns, config.MinIdleConns = jobsConnsMax, 0, 0
 	config.ConnConfig.RuntimeParams["application_name"] = "evently_jobs"
+	// Bookings do not share the disk with the housekeeping of jobs. What a crash of Postgres takes back is done again.
+	config.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), config)
 	if err != nil {
 		return failed(err, "open the connections of the jobs")

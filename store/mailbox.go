@@ -38,10 +38,11 @@ type storedAttachment struct {
 }
 
 const (
-	// putMailSQL keeps one of the messages with the same Message-ID.
+	// putMailSQL keeps one of the messages with the same Message-ID. Bookings do not share the disk with it: a mail for a developer may
+	// be lost with the machine.
 	putMailSQL = `
 insert into mailbox (message_id, kind, sender, recipient, subject, body, html, attachments, at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+select $1, $2::int2, $3, $4, $5, $6, $7, $8::jsonb, $9::timestamptz from set_config('synchronous_commit', 'off', true) async
 on conflict do nothing
 returning number`
 	trimMailboxSQL = `delete from mailbox where number <= $1`
