@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"testing"
 
@@ -13,6 +14,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// Tests of whole programs mostly wait: more of them at a time than there are cores.
+	if err := flag.Set("test.parallel", "3"); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(proctest.Wrap(pgtest.Wrap(m, func(ctx context.Context, dsn string) error {
 		return store.Migrate(ctx, dsn, slog.New(slog.DiscardHandler))
 	})))
