@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 
 	"github.com/evently/evently"
@@ -15,7 +14,8 @@ import (
 // (apply): two data-modifying parts of one statement do not see each other's rows. The same goes for an event, which is
 // written by its last entry. Indexes: the primary keys.
 //
-// It is for batches that concern no waiter; for others there is appendWaitlistSQL, which has more parts and costs more.
+// It is for batches that concern no waiter; for others there is appendWaitlistSQL, which has more parts and costs more. For batches of
+// holds there is appendHoldsSQL, which costs less.
 const appendSQL = appendHeads + `
 ), entry as materialized (
     select e.* from unnest(` + entryArrays + `)
@@ -27,23 +27,28 @@ const appendSQL = appendHeads + `
 ` + appendRows + `
 )` + appendOutcome
 
-// The parts of appendSQL and appendWaitlistSQL.
+// The parts of the appends.
 const (
-	appendHeads = `
-with batch as (
-    select * from unnest($1::int8[], $2::int8[], $3::uuid[], $4::int8[], $5::int8[], $6::timestamptz[],
-        $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::int4[])
-        as b (event_id, epoch, owner, prev_seq, seq, last_at, capacity, held, booked, next_due, waiting)
-), locked as (
-    -- In the order of the ids, so that two statements cannot deadlock.
+	// lockHeads locks the heads in the order of the ids, so that two statements cannot deadlock.
+	lockHeads = `
+with locked as (
     select event_id from event_heads where event_id = any ($1::int8[]) order by event_id for update
-), head as (
+)`
+
+	// fence lets only the owner write, once the heads are locked. It counts the locked and does not join them, which can take
+	// the square of their number.
+	fence = `(select count(*) from locked) >= 0
+        and h.event_id = b.event_id and h.epoch = b.epoch and h.owner = b.owner and h.seq = b.prev_seq`
+
+	appendHeads = lockHeads + `, head as (
     update event_heads h
     set seq = b.seq, last_at = b.last_at, capacity = b.capacity::int4[], held = b.held::int4[], booked = b.booked::int4[],
         next_due = b.next_due, waiting = b.waiting
-    from batch b join locked l on l.event_id = b.event_id
-    where h.event_id = b.event_id and h.epoch = b.epoch and h.owner = b.owner and h.seq = b.prev_seq
-    returning h.event_id, h.epoch`
+    from unnest($1::int8[], $2::int8[], $3::uuid[], $4::int8[], $5::int8[], $6::timestamptz[],
+        $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::int4[])
+        as b (event_id, epoch, owner, prev_seq, seq, last_at, capacity, held, booked, next_due, waiting)
+    where ` + fence + `
+    returning h.event_id, b.epoch`
 
 	entryArrays = `$12::int8[], $13::int8[], $14::int2[], $15::timestamptz[], $16::int8[], $17::text[], $18::int8[],
         $19::int8[], $20::int2[], $21::int4[], $22::int8[], $23::timestamptz[], $24::text[], $25::uuid[], $26::bool[],
@@ -92,12 +97,13 @@ select h.event_id, h.epoch, (extract(epoch from clock_timestamp()) * 1000)::int8
 from unnest($1::int8[], $2::int8[], $3::uuid[], $4::int8[]) as b (event_id, epoch, owner, seq)
 join event_heads h on h.event_id = b.event_id and h.epoch = b.epoch and h.owner = b.owner and h.seq = b.seq`
 
-// appendArgs builds the parameters of appendSQL and appendWaitlistSQL.
+// appendArgs builds the parameters of the appends.
 type appendArgs struct {
 	heads    []column
 	entries  []column
 	waitlist waitlistArgs
-	tiers    []byte
+	holds    holdsArgs
+	tiers    tiersText
 	first    map[reservationKey]int // index in rows of a reservation's first entry, which writes its row
 	rows     []row
 }
@@ -124,25 +130,26 @@ func newAppendArgs() *appendArgs {
 		entries: columnsOf(oidInt8, oidInt8, oidInt2, oidTime, oidInt8, oidText, oidInt8, oidInt8, oidInt2, oidInt4, oidInt8, oidTime,
 			oidText, oidUUID, oidBool, oidInt2, oidTime, oidInt8, oidTime, oidInt8, oidInt8),
 		waitlist: newWaitlistArgs(),
+		holds:    newHoldsArgs(),
 		first:    make(map[reservationKey]int),
 	}
 }
 
-// params returns the statement for batches and its parameters, valid until the next call.
-func (a *appendArgs) params(dst [][]byte, batches []*evently.Batch) (statement string, params [][]byte, err error) {
-	for i := range a.heads {
-		a.heads[i].reset()
+// params returns the statement for stretches and its parameters, valid until the next call.
+func (a *appendArgs) params(dst [][]byte, stretches []stretch) (statement string, params [][]byte, err error) {
+	plain, holds := survey(stretches)
+	if plain {
+		return appendHoldsStatement, a.holds.params(dst, stretches, &a.tiers), nil
 	}
-	for i := range a.entries {
-		a.entries[i].reset()
-	}
+	reset(a.heads)
+	reset(a.entries)
 	a.waitlist.reset()
 	clear(a.first)
 	clear(a.rows)
 	a.rows = a.rows[:0]
-	for _, batch := range batches {
-		a.addHead(batch)
-		a.fold(batch)
+	for i := range stretches {
+		a.addHead(&stretches[i])
+		a.fold(&stretches[i], holds)
 	}
 	for i := range a.rows {
 		if err := a.addEntry(&a.rows[i]); err != nil {
@@ -157,6 +164,23 @@ func (a *appendArgs) params(dst [][]byte, batches []*evently.Batch) (statement s
 	return appendWaitlistStatement, dst, err
 }
 
+// survey reports whether all entries are for appendHoldsSQL, and whether all are at least holds, so that no row changes twice.
+func survey(stretches []stretch) (plain, holds bool) {
+	plain = true
+	for i := range stretches {
+		for _, batch := range stretches[i].batches {
+			for j := range batch.Entries {
+				entry := &batch.Entries[j]
+				if entry.Kind != evently.HeldEntry {
+					return false, false
+				}
+				plain = plain && plainHold(entry)
+			}
+		}
+	}
+	return plain, true
+}
+
 func appendBytes(dst [][]byte, columns []column) [][]byte {
 	for i := range columns {
 		dst = append(dst, columns[i].bytes())
@@ -164,39 +188,52 @@ func appendBytes(dst [][]byte, columns []column) [][]byte {
 	return dst
 }
 
-func (a *appendArgs) addHead(batch *evently.Batch) {
-	h := a.heads
-	h[0].int8(uint64(batch.Event))
-	h[1].int8(batch.Epoch)
-	h[2].uuid(batch.Owner)
-	h[3].int8(batch.PrevSeq)
-	h[4].int8(batch.LastSeq())
-	h[5].time(batch.Entries[len(batch.Entries)-1].At)
-	a.arrayText(&h[6], batch, func(t *evently.TierAvailability) int { return t.Capacity })
-	a.arrayText(&h[7], batch, func(t *evently.TierAvailability) int { return t.Held })
-	a.arrayText(&h[8], batch, func(t *evently.TierAvailability) int { return t.Booked })
-	h[9].time(batch.NextDue)
-	h[10].int4(batch.Waiting)
+func (a *appendArgs) addHead(s *stretch) {
+	h, last := a.heads, s.last()
+	h[0].int8(uint64(last.Event))
+	h[1].int8(last.Epoch)
+	h[2].uuid(last.Owner)
+	h[3].int8(s.prevSeq())
+	h[4].int8(last.LastSeq())
+	h[5].time(last.Entries[len(last.Entries)-1].At)
+	h[6].json(a.tiers.of(last, capacity))
+	h[7].json(a.tiers.of(last, held))
+	h[8].json(a.tiers.of(last, booked))
+	h[9].time(last.NextDue)
+	h[10].int4(last.Waiting)
 }
 
-// arrayText appends the text form of an int4[]: unnest would flatten an array of arrays.
-func (a *appendArgs) arrayText(c *column, batch *evently.Batch, count func(*evently.TierAvailability) int) {
-	text := append(a.tiers[:0], '{')
+// tiersText builds the text form of an int4[]: unnest would flatten an array of arrays.
+type tiersText []byte
+
+// of returns a count of each tier of a batch, valid until the next call.
+func (t *tiersText) of(batch *evently.Batch, count func(*evently.TierAvailability) int) []byte {
+	text := append((*t)[:0], '{')
 	for i := range batch.Tiers {
 		if i > 0 {
 			text = append(text, ',')
 		}
 		text = strconv.AppendInt(text, int64(count(&batch.Tiers[i])), 10)
 	}
-	text = append(text, '}')
-	c.json(text)
-	a.tiers = text
+	*t = append(text, '}')
+	return *t
 }
 
-// fold notes for each entry what it writes to its row, so that each row is written once.
-func (a *appendArgs) fold(batch *evently.Batch) {
-	event := -1 // index of the last entry of the event itself
-	onlyHolds := !slices.ContainsFunc(batch.Entries, func(e evently.Entry) bool { return e.Kind != evently.HeldEntry })
+func capacity(t *evently.TierAvailability) int { return t.Capacity }
+func held(t *evently.TierAvailability) int     { return t.Held }
+func booked(t *evently.TierAvailability) int   { return t.Booked }
+
+// fold notes for each entry what it writes to its row, so that each row is written once. In a statement of holds alone
+// none changes twice.
+func (a *appendArgs) fold(s *stretch, holds bool) {
+	event := -1
+	for _, batch := range s.batches {
+		event = a.foldBatch(batch, event, holds)
+	}
+}
+
+// foldBatch takes and returns the index of the last entry of the event itself, or -1.
+func (a *appendArgs) foldBatch(batch *evently.Batch, event int, holds bool) int {
 	for i := range batch.Entries {
 		entry := &batch.Entries[i]
 		next := row{entry: entry, batch: batch, apply: true, lastSeq: entry.Seq}
@@ -224,7 +261,7 @@ func (a *appendArgs) fold(batch *evently.Batch) {
 			a.rows = append(a.rows, next)
 			continue
 		}
-		if !onlyHolds {
+		if !holds {
 			key := reservationKey{batch.Event, entry.Token}
 			if first, again := a.first[key]; again {
 				a.rows[first].follow(&next)
@@ -235,6 +272,7 @@ func (a *appendArgs) fold(batch *evently.Batch) {
 		}
 		a.rows = append(a.rows, next)
 	}
+	return event
 }
 
 // follow makes r write what a later change of the same reservation leaves.

@@ -71,12 +71,8 @@ func newWaitlistArgs() waitlistArgs {
 }
 
 func (a *waitlistArgs) reset() {
-	for i := range a.entries {
-		a.entries[i].reset()
-	}
-	for i := range a.waiters {
-		a.waiters[i].reset()
-	}
+	reset(a.entries)
+	reset(a.waiters)
 	clear(a.first)
 	clear(a.rows)
 	a.rows = a.rows[:0]

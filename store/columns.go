@@ -133,6 +133,12 @@ func columnsOf(elementOIDs ...uint32) []column {
 	return columns
 }
 
+func reset(columns []column) {
+	for i := range columns {
+		columns[i].reset()
+	}
+}
+
 // Short names of the element types that the appends use.
 const (
 	oidBool = pgtype.BoolOID

@@ -18,11 +18,10 @@ import (
 // JournalConfig says how a Journal writes.
 type JournalConfig struct {
 	// Writers is the number of connections that commit batches. Each event always uses the same one. More writers
-	// overlap more disk flushes and split the batches. Default 2.
+	// overlap more disk flushes and split the batches: a transaction costs Postgres some 0.2 ms beside its entries. Default 2.
 	Writers int
 
-	// QueueMax bounds the batches, one for each event, that wait for a writer; beyond, Append returns ErrOverloaded.
-	// Default 16,384.
+	// QueueMax bounds the batches that wait for a writer; beyond, Append returns ErrOverloaded. Default 16,384.
 	QueueMax int
 
 	// EntriesMax bounds the entries of one transaction, apart from those of a single event's batch. Default 4096.

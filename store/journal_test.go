@@ -294,36 +294,51 @@ func (b *bench) begin(sql string, args ...any) pgx.Tx {
 // Two owners sell the last seat, each unaware of the other. The epoch decides. Without the fence, and without the journal's
 // primary key, which is a second one, both succeed and the event is oversold: so this test can fail.
 func TestFence_WithoutItAnEventIsOversold(t *testing.T) {
-	for _, fenced := range []bool{true, false} {
-		t.Run(fmt.Sprintf("fenced=%v", fenced), func(t *testing.T) {
-			b := newBench(t, JournalConfig{Writers: 1})
-			if _, err := b.pool.Exec(t.Context(), "alter table journal drop constraint journal_pkey"); err != nil {
-				t.Fatal(err)
-			}
-			if !fenced {
-				const fence = " and h.epoch = b.epoch and h.owner = b.owner and h.seq = b.prev_seq"
-				b.journal.writers[0].statements[appendStatement] = strings.NewReplacer(
-					fence, "",
-					"join head h on h.event_id = e.event_id and h.epoch = e.epoch", "join head h on h.event_id = e.event_id",
-					"select event_id, epoch, (extract", "select event_id, (select max(epoch) from batch) as epoch, (extract",
-				).Replace(appendSQL)
-				if !strings.Contains(appendSQL, fence) {
-					t.Fatal("the fence is not where this test looks for it")
+	seat := evently.Item{Quantity: 1}
+	for _, c := range []struct {
+		statement, sql string
+		sell           func(o *owner, user evently.UserID)
+	}{
+		{appendHoldsStatement, appendHoldsSQL, func(o *owner, user evently.UserID) { o.Book(user, o.Now, seat) }},
+		{appendStatement, appendSQL, func(o *owner, user evently.UserID) {
+			o.decide(&evently.Confirm{User: user, Token: o.Book(user, o.Now, seat).ID.Token}, o.Now)
+		}},
+		{appendWaitlistStatement, appendWaitlistSQL, func(o *owner, user evently.UserID) {
+			o.Book(user, o.Now, seat)
+			o.Join(user, o.Now, evently.BookOnRelease, seat)
+		}},
+	} {
+		for _, fenced := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s fenced=%v", c.statement, fenced), func(t *testing.T) {
+				b := newBench(t, JournalConfig{Writers: 1})
+				if _, err := b.pool.Exec(t.Context(), "alter table journal drop constraint journal_pkey"); err != nil {
+					t.Fatal(err)
 				}
-			}
-			old := b.acquire(b.event(1))
-			fresh := b.acquire(old.Ledger.Event().ID)
-			old.book(evently.Item{Quantity: 1})
-			fresh.book(evently.Item{Quantity: 1})
-			oldErr, freshErr := old.Flush(), fresh.Flush()
-			sold := b.count("select count(*) from reservations")
-			if fenced && (sold != 1 || !errors.Is(oldErr, evently.ErrFenced) || freshErr != nil) {
-				t.Errorf("sold %d of 1; old owner: %v, fresh owner: %v", sold, oldErr, freshErr)
-			}
-			if !fenced && (sold != 2 || oldErr != nil || freshErr != nil || len(b.differences()) == 0) {
-				t.Errorf("removed the fence and saw no damage: sold %d of 1; old owner: %v, fresh owner: %v", sold, oldErr, freshErr)
-			}
-		})
+				if !fenced {
+					const fence = " and h.epoch = b.epoch and h.owner = b.owner and h.seq = b.prev_seq"
+					if strings.Count(c.sql, fence) != 1 {
+						t.Fatal("the fence is not where this test looks for it")
+					}
+					// The others raise an error, so that a batch which took another statement would be seen.
+					for name := range b.journal.writers[0].statements {
+						b.journal.writers[0].statements[name] = "select raise_error('EV001', 'not this one')"
+					}
+					b.journal.writers[0].statements[c.statement] = strings.Replace(c.sql, fence, "", 1)
+				}
+				old := b.acquire(b.event(1))
+				fresh := b.acquire(old.Ledger.Event().ID)
+				c.sell(old, 1)
+				c.sell(fresh, 2)
+				oldErr, freshErr := old.Flush(), fresh.Flush()
+				sold := b.count("select count(*) from reservations")
+				if fenced && (sold != 1 || !errors.Is(oldErr, evently.ErrFenced) || freshErr != nil) {
+					t.Errorf("sold %d of 1; old owner: %v, fresh owner: %v", sold, oldErr, freshErr)
+				}
+				if !fenced && (sold != 2 || oldErr != nil || freshErr != nil || len(b.differences()) == 0) {
+					t.Errorf("removed the fence and saw no damage: sold %d of 1; old owner: %v, fresh owner: %v", sold, oldErr, freshErr)
+				}
+			})
+		}
 	}
 }
 

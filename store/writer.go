@@ -31,6 +31,10 @@ type writer struct {
 	params  [][]byte
 	formats []int16
 	confirm []column
+	tenures map[tenureKey]bool
+
+	joiner        joiner
+	writes, reads []stretch
 
 	statements map[string]string // name to SQL
 }
@@ -38,6 +42,7 @@ type writer struct {
 // Names of the prepared statements.
 const (
 	appendStatement         = "evently_append"
+	appendHoldsStatement    = "evently_append_holds"
 	appendWaitlistStatement = "evently_append_waitlist"
 	confirmStatement        = "evently_confirm"
 )
@@ -48,9 +53,18 @@ func newWriter(connect *pgx.ConnConfig, config *JournalConfig, reach *reach) *wr
 		config: config, connect: connect.Copy(), stopped: make(chan struct{}), args: newAppendArgs(),
 		queue:   make(chan *evently.Batch, config.QueueMax/config.Writers),
 		confirm: columnsOf(oidInt8, oidInt8, oidUUID, oidInt8), formats: []int16{pgx.BinaryFormatCode},
+		tenures: make(map[tenureKey]bool), joiner: joiner{at: make(map[evently.EventID]int)},
 		statements: map[string]string{
-			appendStatement: appendSQL, appendWaitlistStatement: appendWaitlistSQL, confirmStatement: confirmSQL,
+			appendStatement: appendSQL, appendHoldsStatement: appendHoldsSQL, appendWaitlistStatement: appendWaitlistSQL,
+			confirmStatement: confirmSQL,
 		},
+	}
+	// All statements look rows up by their keys. One plan for each is as good as any, and stays so when tables grow: a plan that was made
+	// while a table was small would read all of it.
+	for name, value := range map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"} {
+		if _, found := w.connect.RuntimeParams[name]; !found {
+			w.connect.RuntimeParams[name] = value
+		}
 	}
 	w.connect.OnNotice = func(_ *pgconn.PgConn, notice *pgconn.Notice) {
 		if notice.Code == pgWarning {
@@ -67,29 +81,37 @@ const pgWarning = "01000"
 func (w *writer) run() {
 	defer close(w.stopped)
 	defer w.disconnect()
-	var group, writes, reads []*evently.Batch
+	var group []*evently.Batch
 	for batch := range w.queue {
 		w.ensureConnected()
 		group = w.gather(append(group[:0], batch)) // what came while it connected, too: nobody waits for two attempts
-		writes, reads = writes[:0], reads[:0]
-		for _, batch := range group {
-			if len(batch.Entries) > 0 {
-				writes = append(writes, batch)
-			} else {
-				reads = append(reads, batch)
-			}
-		}
 		w.config.Metrics.queued.Sub(float64(len(group)))
-		if len(writes) > 0 {
-			w.write(writes)
+		for rest := group; len(rest) > 0; {
+			rest = w.commit(rest)
 		}
-		if len(reads) > 0 {
-			w.finish(reads, w.exec(confirmStatement, w.confirmParams(reads)))
-		}
-		clear(group)
-		clear(writes)
-		clear(reads)
 	}
+}
+
+// commit writes and confirms the batches of a group, but for those that it returns: they have to come after others of their event.
+func (w *writer) commit(group []*evently.Batch) (rest []*evently.Batch) {
+	rest = w.joiner.join(group)
+	writes, reads := w.writes[:0], w.reads[:0]
+	for _, s := range w.joiner.stretches {
+		if s.entries > 0 {
+			writes = append(writes, s)
+		} else {
+			reads = append(reads, s)
+		}
+	}
+	if len(writes) > 0 {
+		w.write(writes)
+	}
+	if len(reads) > 0 {
+		w.finish(reads, w.exec(confirmStatement, w.confirmParams(reads)))
+	}
+	w.joiner.forget()
+	w.writes, w.reads = writes, reads
+	return rest
 }
 
 // gather takes what else is queued, up to the bound of a transaction.
@@ -110,10 +132,10 @@ func (w *writer) gather(group []*evently.Batch) []*evently.Batch {
 	return group
 }
 
-// write appends batches in one transaction. When Postgres refuses it because of one of them, each is tried alone, so that
+// write appends stretches in one transaction. When Postgres refuses it because of one of them, each is tried alone, so that
 // one damaged event does not stop the others.
-func (w *writer) write(batches []*evently.Batch) {
-	statement, params, err := w.args.params(w.params[:0], batches)
+func (w *writer) write(stretches []stretch) {
+	statement, params, err := w.args.params(w.params[:0], stretches)
 	w.params = params
 	result := written{err: err, refused: err != nil}
 	if err == nil {
@@ -121,38 +143,39 @@ func (w *writer) write(batches []*evently.Batch) {
 		result = w.exec(statement, params)
 		w.config.Metrics.commits.Observe(time.Since(began).Seconds())
 	}
-	if result.refused && len(batches) > 1 {
-		for i := range batches {
-			w.write(batches[i : i+1])
+	if result.refused && len(stretches) > 1 {
+		for i := range stretches {
+			w.write(stretches[i : i+1])
 		}
 		return
 	}
-	w.config.Metrics.entries.Observe(float64(len(w.args.rows)))
-	w.config.Metrics.events.Observe(float64(len(batches)))
-	w.finish(batches, result)
+	entries := 0
+	for i := range stretches {
+		entries += stretches[i].entries
+	}
+	w.config.Metrics.entries.Observe(float64(entries))
+	w.config.Metrics.events.Observe(float64(len(stretches)))
+	w.finish(stretches, result)
 }
 
-func (w *writer) confirmParams(batches []*evently.Batch) [][]byte {
-	for i := range w.confirm {
-		w.confirm[i].reset()
-	}
+func (w *writer) confirmParams(stretches []stretch) [][]byte {
+	reset(w.confirm)
 	w.params = w.params[:0]
-	for _, batch := range batches {
+	for i := range stretches {
+		batch := stretches[i].last()
 		w.confirm[0].int8(uint64(batch.Event))
 		w.confirm[1].int8(batch.Epoch)
 		w.confirm[2].uuid(batch.Owner)
 		w.confirm[3].int8(batch.PrevSeq)
 	}
-	for i := range w.confirm {
-		w.params = append(w.params, w.confirm[i].bytes())
-	}
+	w.params = appendBytes(w.params, w.confirm)
 	return w.params
 }
 
 // written is the outcome of a statement.
 type written struct {
 	now     time.Time
-	tenures map[tenureKey]bool // those that were written or confirmed
+	tenures map[tenureKey]bool // those that were written or confirmed; valid until the next statement
 	err     error              // of all batches; wraps one of the journal's errors unless refused
 	refused bool               // the statement itself is at fault, not the circumstances
 }
@@ -170,24 +193,26 @@ const (
 	outcomeFenced     = "fenced"
 )
 
-// finish tells each batch its outcome.
-func (w *writer) finish(batches []*evently.Batch, result written) {
+// finish tells each batch the outcome of its stretch.
+func (w *writer) finish(stretches []stretch, result written) {
 	if result.refused {
-		w.config.Logger.Error("batch refused", "event", batches[0].Event.String(), "error", result.err)
+		w.config.Logger.Error("batch refused", "event", stretches[0].batches[0].Event.String(), "error", result.err)
 		result.err = fmt.Errorf("%w: %w", evently.ErrNotWritten, result.err)
 	}
-	for _, batch := range batches {
-		err, outcome := result.err, outcomeOK
-		switch {
-		case errors.Is(err, evently.ErrNotWritten):
-			outcome = outcomeNotWritten
-		case err != nil:
-			outcome = outcomeUnknown
-		case !result.tenures[tenureKey{batch.Event, batch.Epoch}]:
-			err, outcome = fmt.Errorf("append event %s epoch %d: %w", batch.Event, batch.Epoch, evently.ErrFenced), outcomeFenced
+	for i := range stretches {
+		for _, batch := range stretches[i].batches {
+			err, outcome := result.err, outcomeOK
+			switch {
+			case errors.Is(err, evently.ErrNotWritten):
+				outcome = outcomeNotWritten
+			case err != nil:
+				outcome = outcomeUnknown
+			case !result.tenures[tenureKey{batch.Event, batch.Epoch}]:
+				err, outcome = fmt.Errorf("append event %s epoch %d: %w", batch.Event, batch.Epoch, evently.ErrFenced), outcomeFenced
+			}
+			w.config.Metrics.outcomes.WithLabelValues(outcome).Inc()
+			batch.Done(result.now, err)
 		}
-		w.config.Metrics.outcomes.WithLabelValues(outcome).Inc()
-		batch.Done(result.now, err)
 	}
 }
 
@@ -203,7 +228,8 @@ func (w *writer) exec(statement string, params [][]byte) written {
 		w.lose(err)
 		return written{err: fmt.Errorf("%w: set deadline: %w", evently.ErrNotWritten, err)}
 	}
-	result := written{tenures: make(map[tenureKey]bool)}
+	clear(w.tenures)
+	result := written{tenures: w.tenures}
 	reader := w.conn.ExecPrepared(context.Background(), statement, params, w.formats, w.formats)
 	for reader.NextRow() {
 		row := reader.Values()

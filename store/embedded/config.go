@@ -45,9 +45,9 @@ const socketPort = 5432
 var defaults = map[string]string{
 	"shared_buffers":     "256MB",
 	"max_connections":    "100",
-	"max_wal_size":       "2GB", // fewer checkpoints forced by volume; checkpoint_timeout stays at 5 min, so recovery stays short
-	"wal_compression":    "on",
-	"jit":                "off", // short queries: compiling costs more than it saves
+	"max_wal_size":       "2GB",   // fewer checkpoints forced by volume; checkpoint_timeout stays at 5 min, so recovery stays short
+	"min_wal_size":       "512MB", // as much is used again and not made anew, for which a commit would have to wait
+	"jit":                "off",   // short queries: compiling costs more than it saves
 	"synchronous_commit": "on",
 	"timezone":           "UTC",
 	"log_timezone":       "UTC",
@@ -93,8 +93,9 @@ func (c Config) validate() error {
 }
 
 // arguments are the postmaster's settings on its command line, where they also outrank ALTER SYSTEM.
-func (c Config) arguments(port int, socketDir, hbaFile string) []string {
+func (c Config) arguments(port int, socketDir, hbaFile, walCompression string) []string {
 	settings := maps.Clone(defaults)
+	settings["wal_compression"] = walCompression
 	for name, value := range c.Settings {
 		settings[strings.ToLower(name)] = value
 	}

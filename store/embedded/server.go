@@ -35,6 +35,8 @@ type Server struct {
 	socketDir  string
 	socketMade bool // socketDir is ours to remove
 
+	compression string // of the WAL
+
 	turn    sync.Mutex // held by the one Stop or Restart at work
 	stopped bool       // guarded by turn
 
@@ -117,6 +119,7 @@ func (s *Server) boot(ctx context.Context) error {
 			return err
 		}
 	}
+	s.compression = s.walCompression(ctx)
 	if s.cfg.TCP {
 		if err := s.prepareTCP(); err != nil {
 			return err
@@ -301,7 +304,7 @@ func (s *Server) launch(ctx context.Context) error {
 	if err := errors.Join(s.dir.removeStalePID(), s.makeSocketDir()); err != nil {
 		return errors.Join(err, lock.Leave())
 	}
-	args := append([]string{"-D", s.dir.pgdata()}, s.cfg.arguments(s.port, s.socketDir, s.hbaFile())...)
+	args := append([]string{"-D", s.dir.pgdata()}, s.cfg.arguments(s.port, s.socketDir, s.hbaFile(), s.compression)...)
 	cmd := s.account.command(string(s.dir), filepath.Join(s.install.BinDir, "postgres"), args...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	cmd.ExtraFiles = append(cmd.ExtraFiles, lock.File())

@@ -45,6 +45,7 @@ const (
 var settings = map[string]string{
 	"max_connections": "300",   // several tests with pools of their own run at once
 	"max_wal_size":    "256MB", // files may be in memory
+	"min_wal_size":    "80MB",
 	// In the data directory, so that a server which a test has killed for good leaves nothing elsewhere.
 	"dynamic_shared_memory_type": "mmap",
 }
