@@ -1,6 +1,8 @@
 package evently
 
 import (
+	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -19,11 +21,55 @@ func dueRecords(n int) *records {
 	return &s
 }
 
+// dueSet is what holds are kept in.
+type dueSet interface {
+	first() (expiresAt int64, found bool)
+	push(s *records, slot uint32, expiresAt int64)
+	remove(s *records, slot uint32)
+	until(now int64, limit int) iter.Seq[uint32]
+	audit(s *records, slot uint32, expiresAt int64) error
+}
+
+func (h *dueHeap) until(now int64, limit int) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) { h.walk(now, limit, yield) }
+}
+
+func (h *dueHeap) audit(s *records, slot uint32, expiresAt int64) error {
+	if i := s.at(slot).position; h.slots[i] != slot || h.expires[i] != expiresAt {
+		return fmt.Errorf("slot %d, which expires at %d: the heap has %d and %d there", slot, expiresAt, h.slots[i], h.expires[i])
+	}
+	return nil
+}
+
+func (q *dueQueue) audit(s *records, slot uint32, expiresAt int64) error {
+	if i := s.at(slot).position - q.base; q.slots[i] != slot || q.expires[i] != expiresAt {
+		return fmt.Errorf("slot %d, which expires at %d: the queue has %d and %d there", slot, expiresAt, q.slots[i], q.expires[i])
+	}
+	return nil
+}
+
+func (d *due) audit(s *records, slot uint32, expiresAt int64) error {
+	if s.at(slot).early {
+		return d.heap.audit(s, slot, expiresAt)
+	}
+	return d.queue.audit(s, slot, expiresAt)
+}
+
 func TestDueHeap_GivesTheSoonestWhateverIsRemoved(t *testing.T) {
+	checkDue(t, func() dueSet { return new(dueHeap) })
+}
+
+func TestDue_GivesTheSoonestWhateverIsRemoved(t *testing.T) {
+	for _, base := range []uint32{0, math.MaxUint32, math.MaxUint32 - 7} {
+		checkDue(t, func() dueSet { return &due{queue: dueQueue{base: base}} })
+	}
+}
+
+func checkDue(t *testing.T, empty func() dueSet) {
 	rapid.Check(t, func(t *rapid.T) {
 		const slots = 100
 		s := dueRecords(slots)
-		var h dueHeap
+		h := empty()
 		held := map[uint32]int64{}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
@@ -42,6 +88,23 @@ func TestDueHeap_GivesTheSoonestWhateverIsRemoved(t *testing.T) {
 					}
 				}
 			},
+			"push in order": func(*rapid.T) {
+				for slot := range uint32(slots) {
+					if _, taken := held[slot]; !taken {
+						held[slot] = 30 + int64(slot)/4
+						h.push(s, slot, held[slot])
+					}
+				}
+			},
+			"remove many": func(t *rapid.T) {
+				rest := rapid.Uint32Range(0, 4).Draw(t, "rest")
+				for slot := range uint32(slots) {
+					if _, taken := held[slot]; taken && slot%5 != rest {
+						h.remove(s, slot)
+						delete(held, slot)
+					}
+				}
+			},
 			"remove": func(t *rapid.T) {
 				if len(held) == 0 {
 					t.Skip("is empty")
@@ -56,8 +119,8 @@ func TestDueHeap_GivesTheSoonestWhateverIsRemoved(t *testing.T) {
 					t.Fatalf("first: got %d, %v of %v", first, found, held)
 				}
 				for slot, expiresAt := range held {
-					if i := s.at(slot).position; h.slots[i] != slot || h.expires[i] != expiresAt {
-						t.Fatalf("slot %d, which expires at %d: the heap has %d and %d there", slot, expiresAt, h.slots[i], h.expires[i])
+					if err := h.audit(s, slot, expiresAt); err != nil {
+						t.Fatal(err)
 					}
 				}
 				for _, now := range []int64{math.MinInt64, -3, 0, 4, math.MaxInt64} {
@@ -82,22 +145,28 @@ func TestDueHeap_GivesTheSoonestWhateverIsRemoved(t *testing.T) {
 	})
 }
 
-// Holds are made in the order of their expiry, many in one millisecond, and then nothing in the heap moves.
-func TestDueHeap_KeepsTheOrderOfTime(t *testing.T) {
-	const slots = 1000
-	s := dueRecords(slots)
-	var h dueHeap
-	for slot := range uint32(slots) {
-		h.push(s, slot, int64(slot/10))
-		if s.at(slot).position != slot {
-			t.Fatalf("slot %d went to %d", slot, s.at(slot).position)
+// Holds are made in the order of their expiry, many in one millisecond, and a few for a shorter time. Those end in the order of time, and
+// however many come and go no more room is taken than for those that are there, and a third.
+func TestDue_KeepsTheOrderOfTime(t *testing.T) {
+	const live = 1000
+	s := dueRecords(live)
+	var d due
+	for i := range 20 * live {
+		slot := uint32(i % live)
+		if i >= live {
+			if first, found := d.first(); !found || first != int64((i-live)/10) {
+				t.Fatalf("%d: got %d, %v, want %d", i, first, found, (i-live)/10)
+			}
+			d.remove(s, slot)
 		}
+		d.push(s, slot, int64(i/10))
 	}
-	for slot := range uint32(slots) {
-		if first, found := h.first(); !found || first != int64(slot/10) {
-			t.Fatalf("got %d, %v, want %d", first, found, slot/10)
-		}
-		h.remove(s, slot)
+	if len(d.heap.slots) != 0 || cap(d.queue.slots) > 2*live {
+		t.Errorf("%d are in the heap, and the queue has %d places for %d", len(d.heap.slots), cap(d.queue.slots), live)
+	}
+	d.push(s, 0, -1)
+	if first, _ := d.first(); first != -1 || len(d.heap.slots) != 1 {
+		t.Errorf("the first is at %d, and %d are in the heap", first, len(d.heap.slots))
 	}
 }
 

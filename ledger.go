@@ -19,12 +19,13 @@ const (
 // Between two calls available + held + booked == capacity holds for every tier. A Ledger is not safe for concurrent use.
 type Ledger struct {
 	event *Event
+	sales saleWindow
 	seq   uint64
 	at    int64 // milliseconds; time never runs backwards in a ledger
 	tiers []tierCount
 
 	records records
-	due     dueHeap // the held reservations, soonest expiry first
+	due     due // the held reservations, soonest expiry first
 	ended   endings
 	live    int
 	swept   uint32 // of a cancelled event: no slot below is live
@@ -32,6 +33,9 @@ type Ledger struct {
 	waiters   waiters
 	userSeats map[UserID]int // held, booked and waited for; nil: the event has no limit for a user
 }
+
+// saleWindow is when an event that is published can be booked, in milliseconds: from the first on and before the second.
+type saleWindow struct{ start, end int64 }
 
 type tierCount struct{ capacity, available, held, booked, waiting int }
 
@@ -52,11 +56,14 @@ type Decision struct {
 // NewLedger returns the ledger of an event that has no reservation yet. The seed, random for each ledger, keeps clients from
 // choosing idempotency keys that collide in its index.
 func NewLedger(event *Event, seq uint64, at time.Time, seed uint64) *Ledger {
-	l := &Ledger{event: event, seq: seq, at: at.UnixMilli(), records: newRecords(seed)}
-	l.resizeTiers()
-	l.countUserSeats()
+	l := &Ledger{seq: seq, at: at.UnixMilli(), records: newRecords(seed)}
+	l.setEvent(event)
 	return l
 }
+
+// RestoreSoon says that a reservation will be restored after a few others. It changes nothing and is not needed, but of many the ledger can
+// look for the places of several at the same time.
+func (l *Ledger) RestoreSoon(token Token, key Key) { l.records.touch(token, key) }
 
 // Restore adds a reservation read from storage. Its entries are already counted in the ledger's seq.
 // Ended ones are restored in the order of their ending; the live ones at any time between them.
@@ -170,7 +177,7 @@ func (l *Ledger) admit(items *Items, now int64) error {
 	switch {
 	case l.event.Status == EventDraft:
 		return ErrEventNotFound // nobody is to know of a draft
-	case !l.event.OnSale(time.UnixMilli(now)):
+	case l.event.Status != EventPublished || now < l.sales.start || now >= l.sales.end:
 		return ErrEventNotOnSale
 	}
 	if items.first.Tier == OnlyTier {
@@ -323,9 +330,7 @@ func (l *Ledger) Post(e *Entry) {
 	case WaiterClosedEntry:
 		l.endWaiter(e, Closed)
 	case EventCreatedEntry, EventRevisedEntry, EventPublishedEntry, EventCancelledEntry, EventPricingSetEntry, EventRepricedEntry:
-		l.event = e.Event
-		l.resizeTiers()
-		l.countUserSeats()
+		l.setEvent(e.Event)
 	default:
 		panic(fmt.Sprintf("ledger: event %s: entry %d of unknown kind %d", l.event.ID, e.Seq, e.Kind))
 	}
@@ -405,6 +410,13 @@ func (l *Ledger) end(slot uint32, status ReservationStatus, at int64, seq uint64
 			l.swept++
 		}
 	}
+}
+
+func (l *Ledger) setEvent(event *Event) {
+	l.event = event
+	l.sales = saleWindow{event.SalesStartAt.UnixMilli(), event.SalesEnd().UnixMilli()} // an event's times are whole milliseconds
+	l.resizeTiers()
+	l.countUserSeats()
 }
 
 func (l *Ledger) resizeTiers() {

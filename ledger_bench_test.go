@@ -1,6 +1,7 @@
 package evently
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"testing"
@@ -94,6 +95,142 @@ func BenchmarkLedger_Book(b *testing.B) {
 				b.ReportMetric(2*float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
 			})
 		}
+	}
+}
+
+// day is the life of an event with a constant number of reservations: in each round one is booked, asked for again with its key and
+// confirmed ten rounds later, and cancelled `live` rounds after that, another Book finds its tier sold out, and what was cancelled
+// so long ago is forgotten.
+type day struct {
+	turnover
+	confirm Confirm
+	cancel  Cancel
+	refused Book
+}
+
+// newDay makes a day that has begun `live` rounds ago and more.
+func newDay(live int) *day {
+	event := newTestEvent(2, CapacityMax/2)
+	event.Tiers[1].Capacity = 1
+	event.HoldTTL = HoldTTLMax
+	step := max(time.Millisecond, (KeyRetention / time.Duration(live)).Truncate(time.Millisecond))
+	d := &day{turnover: turnover{ledger: newTestLedger(event), live: uint64(live), step: step, at: epoch}}
+	full := Book{User: 1, Key: Key{1, 1}, Token: 1, Items: OneItem(seats(1, 1))}
+	d.decide(&full)
+	d.refused = Book{User: 2, Token: 2, Items: OneItem(seats(1, 1))}
+	for range 3 * live {
+		d.do("mix")
+	}
+	return d
+}
+
+// do does one kind of command of a round, or all.
+func (d *day) do(kind string) {
+	all := kind == "mix"
+	if all || kind == "book" {
+		d.at = d.at.Add(d.step)
+		token := spread(d.round)
+		d.book = Book{User: UserID(token | 1), Key: Key{spread(token), token}, Token: Token(token), Items: OneItem(seats(0, 1))}
+		d.decide(&d.book)
+		d.round++
+	}
+	if (all || kind == "replay") && d.round > 10 {
+		token := spread(d.round - 10)
+		d.book = Book{User: UserID(token | 1), Key: Key{spread(token), token}, Token: 3, Items: OneItem(seats(0, 1))}
+		if err := d.ledger.Decide(&d.book, d.at, &d.d); err != nil || !d.d.Replayed {
+			panic(fmt.Sprintf("replayed %v, error %v", d.d.Replayed, err))
+		}
+	}
+	if all && d.round > 10 {
+		token := spread(d.round - 10)
+		d.confirm = Confirm{User: UserID(token | 1), Token: Token(token)}
+		d.decide(&d.confirm)
+	}
+	if all && d.round > d.live+10 {
+		token := spread(d.round - d.live - 10)
+		d.cancel = Cancel{User: UserID(token | 1), Token: Token(token)}
+		d.decide(&d.cancel)
+	}
+	if all || kind == "refusal" {
+		d.refused.Key = Key{spread(d.round), 2}
+		if err := d.ledger.Decide(&d.refused, d.at, &d.d); !errors.Is(err, ErrSoldOut) {
+			panic(err)
+		}
+	}
+}
+
+// One operation is a command of each kind, decided and posted, and the forgetting of a reservation.
+func BenchmarkLedger_Mix(b *testing.B) {
+	for _, live := range []int{1_000, 100_000} {
+		b.Run(fmt.Sprintf("live=%d", live), func(b *testing.B) {
+			d := newDay(live)
+			b.ReportAllocs()
+			for b.Loop() {
+				d.do("mix")
+			}
+			const decisions = 5
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/decisions, "ns/decision")
+			b.ReportMetric(decisions*float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
+		})
+	}
+}
+
+// One operation is one command among 10,000 live reservations: batches of a kind follow each other, and only the named one is measured.
+func BenchmarkLedger_Kinds(b *testing.B) {
+	const live, batch = 10_000, 5_000
+	tokens := func(from uint64, n int, do func(user UserID, token Token)) {
+		for i := range uint64(n) {
+			token := spread(from + i)
+			do(UserID(token|1), Token(token))
+		}
+	}
+	for _, measured := range []string{"book", "replay", "refusal", "confirm", "cancel"} {
+		b.Run(measured, func(b *testing.B) {
+			d := newDay(live)
+			oldest := d.round - live - 9
+			kinds := map[string]func(n int){
+				"book":    func(n int) { repeat(n, d, "book") },
+				"replay":  func(n int) { repeat(n, d, "replay") },
+				"refusal": func(n int) { repeat(n, d, "refusal") },
+				"confirm": func(n int) {
+					tokens(d.round-uint64(n), n, func(user UserID, token Token) {
+						d.confirm = Confirm{user, token}
+						d.decide(&d.confirm)
+					})
+				},
+				"cancel": func(n int) {
+					tokens(oldest, n, func(user UserID, token Token) {
+						d.cancel = Cancel{user, token}
+						d.decide(&d.cancel)
+					})
+					oldest += uint64(n)
+				},
+			}
+			for n := d.round - 9; n < d.round; n++ { // as if they had been there for long
+				token := spread(n)
+				d.confirm = Confirm{UserID(token | 1), Token(token)}
+				d.decide(&d.confirm)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			b.StopTimer()
+			for left := b.N; left > 0; left -= batch {
+				for _, kind := range []string{"book", "replay", "refusal", "confirm", "cancel"} {
+					if kind == measured {
+						b.StartTimer()
+					}
+					kinds[kind](min(left, batch))
+					b.StopTimer()
+				}
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
+		})
+	}
+}
+
+func repeat(n int, d *day, kind string) {
+	for range n {
+		d.do(kind)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"math/bits"
+	"slices"
 )
 
 // record is a reservation inside a ledger: 64 bytes, one cache line. With its places in two indexes and in the due heap a live
@@ -13,12 +14,13 @@ type record struct {
 	user           UserID
 	key            Key
 	offer          uint32 // index in records.offers
-	position       uint32 // held: in the due heap; ended: in the endings
+	position       uint32 // held: among the due; ended: in the endings
 	confirmedAfter uint32 // milliseconds from creation to confirmation, which comes before expiry
 	createdAt      int48  // milliseconds
 	createdSeq     int48
 	confirmedSeq   int48 // 0: never confirmed
 	status         ReservationStatus
+	early          bool // held: position is that in the due heap
 }
 
 // int48 is a number from -2^47 on and below 2^47, in 6 bytes. It holds the milliseconds of 44 centuries.
@@ -47,7 +49,7 @@ func (r *record) confirm(at int64, seq uint64) {
 const (
 	chunkBits     = 10
 	chunkLen      = 1 << chunkBits
-	firstChunkLen = 8 // most events that are in memory have few reservations
+	firstChunkLen = 2 // most events that are in memory have few reservations
 )
 
 // records holds reservations in chunks, so that growing does not copy them, and finds them by token and by key. Only the first
@@ -59,15 +61,15 @@ type records struct {
 	free    []uint32
 	more    map[uint32][]Item
 	offers  []offer
-	offerAt map[offer]uint32
-	recent  [8 * TiersMax]uint32 // indexes of offers used lately, by tier and quantity
+	offerAt map[offer]uint32 // nil: there are so few that looking through them is as fast
+	recent  []uint32         // indexes of offers used lately, by tier and quantity
 	byToken index
 	byKey   index
 	seed    uint64
 }
 
 func newRecords(seed uint64) records {
-	return records{seed: seed, offerAt: make(map[offer]uint32), byToken: newIndex(indexLenMin), byKey: newIndex(indexLenMin)}
+	return records{seed: seed, byToken: newIndex(indexLenMin), byKey: newIndex(indexLenMin)}
 }
 
 func (s *records) at(slot uint32) *record { return &s.chunks[slot>>chunkBits][slot&(chunkLen-1)] }
@@ -101,27 +103,70 @@ func (s *records) grow(x *index, hash func(slot uint32) uint64, has func(r *reco
 		size *= 2
 	}
 	*x = newIndex(size)
-	for slot := range s.used {
-		if has(s.at(slot)) && !x.add(slot, hash(slot)) {
-			panic(fmt.Sprintf("ledger: %d records do not fit into an index of %d places", s.used, size))
+	var slots [touchAhead]uint32
+	var hashes [touchAhead]uint64
+	for slot := uint32(0); slot < s.used; {
+		n := 0
+		for ; n < touchAhead && slot < s.used; slot++ {
+			if has(s.at(slot)) {
+				slots[n], hashes[n] = slot, hash(slot)
+				x.touch(hashes[n])
+				n++
+			}
+		}
+		for i := range n {
+			if !x.add(slots[i], hashes[i]) {
+				panic(fmt.Sprintf("ledger: %d records do not fit into an index of %d places", s.used, size))
+			}
 		}
 	}
 }
 
+// touch brings the places of a reservation that is about to be added into the processor's cache.
+func (s *records) touch(token Token, key Key) {
+	s.byToken.touch(uint64(token))
+	s.byKey.touch(s.hashKey(key))
+}
+
+// offersFew is how many offers are looked through, instead of having a map of them.
+const offersFew = 8
+
 // intern returns the index of an offer. Nearly always it was used just before.
 func (s *records) intern(o *offer) uint32 {
-	recent := &s.recent[(o.first.Tier*8+o.first.Quantity)%len(s.recent)]
+	const quantities = 8 // with more the places are shared
+	place := o.first.Tier*quantities + o.first.Quantity%quantities
+	for len(s.recent) <= place {
+		s.recent = append(s.recent, make([]uint32, quantities)...)
+	}
+	recent := &s.recent[place]
 	if *recent < uint32(len(s.offers)) && s.offers[*recent] == *o {
 		return *recent
 	}
-	i, found := s.offerAt[*o]
+	i, found := s.offerOf(o)
 	if !found {
 		i = uint32(len(s.offers))
 		s.offers = append(s.offers, *o)
-		s.offerAt[*o] = i
+		switch {
+		case s.offerAt != nil:
+			s.offerAt[*o] = i
+		case len(s.offers) > offersFew:
+			s.offerAt = make(map[offer]uint32)
+			for i, known := range s.offers {
+				s.offerAt[known] = uint32(i)
+			}
+		}
 	}
 	*recent = i
 	return i
+}
+
+func (s *records) offerOf(o *offer) (i uint32, found bool) {
+	if s.offerAt != nil {
+		i, found = s.offerAt[*o]
+		return i, found
+	}
+	at := slices.Index(s.offers, *o)
+	return uint32(at), at >= 0
 }
 
 func (s *records) take() uint32 {
@@ -219,16 +264,24 @@ func (s *records) hashKey(key Key) uint64 {
 
 // index is an open-addressing hash table of slots with linear probing, filled to three quarters at the most.
 //
-// A place has 4 bytes: slot + 1 in as many low bits as number the places, and bits of the hash above them, so that a
-// search reads hardly a record but the one it is for. 0 is an empty place. The rest of a hash is read from the record.
+// A place has 4 bytes: slot + 1 in as many low bits as number the places, in the top how far it is from the place where the slot would
+// be best, and between them bits of the hash. So a search reads hardly a record but the one it is for, and a removal none of those
+// behind it. 0 is an empty place.
 type index struct {
 	places []uint32 // a power of two
 	len    int
+	noted  uint32 // keeps the compiler from dropping what touch reads
+	shift  int    // of the bits of a place that say how far it is from the slot's home
 }
 
-const indexLenMin = 8
+const (
+	indexLenMin  = 8
+	distanceBits = 5 // fewer in an index of more than 2^27 places
+)
 
-func newIndex(places int) index { return index{places: make([]uint32, places)} }
+func newIndex(places int) index {
+	return index{places: make([]uint32, places), shift: max(32-distanceBits, bits.Len32(uint32(places-1)))}
+}
 
 func (x *index) mask() uint32 { return uint32(len(x.places) - 1) }
 
@@ -236,11 +289,26 @@ func (x *index) start(hash uint64) uint32 { return uint32(hash) & x.mask() }
 
 func (x *index) next(i uint32) uint32 { return (i + 1) & x.mask() }
 
+// distanceMax stands for itself and for all longer distances.
+func (x *index) distanceMax() uint32 { return 1<<(32-x.shift) - 1 }
+
+// label is the bits of the hash and of the distance that a slot with this hash has at a place.
+func (x *index) label(i uint32, hash uint64) uint32 {
+	distance := min((i-uint32(hash))&x.mask(), x.distanceMax())
+	return (uint32(hash>>32)&(1<<x.shift-1) | distance<<x.shift) &^ x.mask()
+}
+
 // at returns the slot at a place that is not empty, and whether its hash may be this one.
 func (x *index) at(i uint32, hash uint64) (slot uint32, maybe bool) {
 	place := x.places[i]
-	return place&x.mask() - 1, (place^uint32(hash>>32))&^x.mask() == 0
+	return place&x.mask() - 1, place&^x.mask() == x.label(i, hash)
 }
+
+// touchAhead is how many places are touched before they are used. Reads that nothing waits for go on side by side, and a large index is
+// in no cache: one after the other they cost several times as much as all the rest.
+const touchAhead = 32
+
+func (x *index) touch(hash uint64) { x.noted ^= x.places[x.start(hash)] }
 
 // add returns false when the index must grow first.
 func (x *index) add(slot uint32, hash uint64) bool {
@@ -252,7 +320,7 @@ func (x *index) add(slot uint32, hash uint64) bool {
 	for x.places[i] != 0 {
 		i = x.next(i)
 	}
-	x.places[i] = uint32(hash>>32)&^mask | slot + 1
+	x.places[i] = x.label(i, hash) | slot + 1
 	x.len++
 	return true
 }
@@ -260,15 +328,19 @@ func (x *index) add(slot uint32, hash uint64) bool {
 // remove takes a slot out and moves later slots of the same run back, so that no tombstone is needed
 // (Knuth, The Art of Computer Programming, volume 3, section 6.4, algorithm R).
 func (x *index) remove(slot uint32, hash func(slot uint32) uint64) {
-	mask := x.mask()
+	mask, far := x.mask(), x.distanceMax()
 	hole := x.start(hash(slot))
 	for x.places[hole]&mask != slot+1 {
 		hole = x.next(hole)
 	}
 	for i := x.next(hole); x.places[i] != 0; i = x.next(i) {
-		home := x.start(hash(x.places[i]&mask - 1))
-		if (i-home)&mask >= (i-hole)&mask {
-			x.places[hole] = x.places[i]
+		place := x.places[i]
+		distance := place >> x.shift
+		if distance == far {
+			distance = (i - uint32(hash(place&mask-1))) & mask
+		}
+		if moved := (i - hole) & mask; distance >= moved {
+			x.places[hole] = place&(1<<x.shift-1) | min(distance-moved, far)<<x.shift
 			hole = i
 		}
 	}

@@ -109,7 +109,6 @@ type eventActor struct {
 	shared   *shared
 	identity string
 	event    evently.EventID
-	log      *slog.Logger
 	cancel   context.CancelFunc // ends the load
 	pause    time.Duration      // left before the event may be acquired
 
@@ -154,8 +153,10 @@ func (a *eventActor) Receive(ctx actor.Context) {
 	}
 }
 
+// log is made when there is something to say: of many actors few ever have.
+func (a *eventActor) log() *slog.Logger { return a.config.Logger.With("event", a.identity) }
+
 func (a *eventActor) start(ctx actor.Context) {
-	a.log = a.config.Logger.With("event", a.identity)
 	event, err := evently.ParseEventID(a.identity)
 	if err != nil {
 		a.fail(ctx, "not_an_event", evently.ErrEventNotFound)
@@ -239,12 +240,13 @@ func (a *eventActor) appended(ctx actor.Context, result *appended) {
 
 // logAnswers follows requests through the actor, at debug level.
 func (a *eventActor) logAnswers(answers []Answer[*call]) {
-	if !a.log.Enabled(context.Background(), slog.LevelDebug) {
+	if !a.config.Logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
+	log := a.log()
 	for i := range answers {
 		request := answers[i].Caller.request
-		a.log.LogAttrs(context.Background(), slog.LevelDebug, "answer", append(origin(request),
+		log.LogAttrs(context.Background(), slog.LevelDebug, "answer", append(origin(request),
 			slog.String("command", fmt.Sprintf("%T", request.Command)), slog.String("who", request.Who.String()),
 			slog.Uint64("seq", answers[i].Reply.Reservation.Seq), slog.Any("error", answers[i].Err))...)
 	}
@@ -268,7 +270,7 @@ func (a *eventActor) appendFailed(ctx actor.Context, err error) {
 
 // complain logs a failure that has the same cause at many events, and so not each time.
 func (a *eventActor) complain(what string, err error) {
-	a.shared.complaints.Do(func() { a.log.Warn(what+"; further ones like it are logged now and then", "error", err) })
+	a.shared.complaints.Do(func() { a.log().Warn(what+"; further ones like it are logged now and then", "error", err) })
 }
 
 // tick ends what is due, flushes, and sets the timer for what is due next.
@@ -384,7 +386,7 @@ const clockSlack = 250 * time.Millisecond
 func (a *eventActor) setClock(journal time.Time) {
 	step := min(journal.Sub(a.flushedAt), 0) + max(journal.Sub(a.now()), 0)
 	if step.Abs() > clockSlack {
-		a.log.Warn("the local clock or the database's has made a step", "by", step.String())
+		a.log().Warn("the local clock or the database's has made a step", "by", step.String())
 		a.ahead += step
 		a.nextDue = time.Time{} // its timer is wrong now
 	}

@@ -22,7 +22,7 @@ func (a *eventActor) load(ctx actor.Context) {
 	a.shared.mu.Unlock()
 	if a.pause > 0 {
 		a.config.Metrics.backoffs.Inc()
-		a.log.Debug("lost to another owner before; not acquired yet", "pause", a.pause)
+		a.log().Debug("lost to another owner before; not acquired yet", "pause", a.pause)
 	}
 	a.await(ctx)
 }
@@ -51,7 +51,7 @@ func (a *eventActor) standby(ctx actor.Context) {
 
 // lost notes that another owner has taken the event.
 func (a *eventActor) lost() {
-	a.log.Info("superseded by another owner")
+	a.log().Info("superseded by another owner")
 	a.shared.mu.Lock()
 	defer a.shared.mu.Unlock()
 	a.shared.backoff.lost(a.event, a.config.Now(), rand.Float64()) //nolint:gosec // spreads retries; not a secret
@@ -88,6 +88,7 @@ func (a *eventActor) acquire(ctx actor.Context) {
 }
 
 func (a *eventActor) acquired(ctx actor.Context, result *acquired) {
+	a.cancel = nil // the load has ended: its context need not stay
 	if a.retired != nil {
 		return
 	}
@@ -98,7 +99,7 @@ func (a *eventActor) acquired(ctx actor.Context, result *acquired) {
 	a.config.Metrics.activations.WithLabelValues("ok").Inc()
 	a.config.Metrics.activation.Observe(result.took.Seconds())
 	a.config.Metrics.active.Inc()
-	a.log.Debug("serving", "epoch", result.tenure.Epoch, "seq", result.tenure.Ledger.Seq(), "live", result.tenure.Ledger.Live(),
+	a.log().Debug("serving", "epoch", result.tenure.Epoch, "seq", result.tenure.Ledger.Seq(), "live", result.tenure.Ledger.Live(),
 		"took", result.took)
 	a.office = NewBoxOffice[*call](result.tenure)
 	a.ahead = result.ahead
@@ -126,7 +127,7 @@ func (a *eventActor) acquireFailed(ctx actor.Context, err error) {
 	case errors.Is(err, evently.ErrUnavailable):
 		a.complain("acquire event", err)
 	default:
-		a.log.Error("acquire event", "error", err)
+		a.log().Error("acquire event", "error", err)
 		told = evently.ErrUnavailable // damaged: another load would find the same
 	}
 	a.config.Metrics.activations.WithLabelValues(result).Inc()

@@ -101,36 +101,53 @@ func readEvent(row pgx.Row, owned *head) (*evently.Ledger, error) {
 func readReservations(rows pgx.Rows, ledger *evently.Ledger, forgotten time.Time) (overdue bool, err error) {
 	event := ledger.Event()
 	var ended []storedReservation
+	live := make([]storedReservation, 0, restoredTogether)
 	for rows.Next() {
-		stored, err := readReservation(rows)
-		if err != nil {
+		if len(live) == cap(live) {
+			if err := restore(ledger, live); err != nil {
+				return false, err
+			}
+			live = live[:0]
+		}
+		live = live[:len(live)+1]
+		stored := &live[len(live)-1]
+		if err := readReservation(rows, stored); err != nil {
 			return false, fmt.Errorf("read a reservation: %w", err)
 		}
 		stored.ID.Event, stored.Currency = event.ID, event.Currency
-		switch {
-		case stored.Status.Live():
-			err = ledger.Restore(&stored.Reservation, stored.createdSeq, stored.confirmedSeq, stored.key)
-		case stored.EndedAt.Before(forgotten):
+		if stored.Status.Live() {
+			ledger.RestoreSoon(stored.ID.Token, stored.key)
+			continue
+		}
+		if stored.EndedAt.Before(forgotten) {
 			overdue = true
-		default:
-			ended = append(ended, stored)
+		} else {
+			ended = append(ended, *stored)
 		}
-		if err != nil {
-			return false, err
-		}
+		live = live[:len(live)-1]
 	}
 	if err := rows.Err(); err != nil {
 		return false, err
 	}
+	if err := restore(ledger, live); err != nil {
+		return false, err
+	}
 	// A ledger forgets in the order of the endings.
 	slices.SortFunc(ended, func(a, b storedReservation) int { return int(int64(a.Seq) - int64(b.Seq)) })
-	for i := range ended {
-		r := &ended[i]
+	return overdue, restore(ledger, ended)
+}
+
+// restoredTogether is how many rows are read before they are restored, see RestoreSoon.
+const restoredTogether = 32
+
+func restore(ledger *evently.Ledger, stored []storedReservation) error {
+	for i := range stored {
+		r := &stored[i]
 		if err := ledger.Restore(&r.Reservation, r.createdSeq, r.confirmedSeq, r.key); err != nil {
-			return false, err
+			return err
 		}
 	}
-	return overdue, nil
+	return nil
 }
 
 // storedReservation is a row of reservations.
@@ -141,22 +158,22 @@ type storedReservation struct {
 }
 
 // readReservation reads a row of loadReservationsSQL.
-func readReservation(rows pgx.Rows) (storedReservation, error) {
+func readReservation(rows pgx.Rows, r *storedReservation) (err error) {
 	if rows.FieldDescriptions()[0].Format == pgx.BinaryFormatCode {
-		return decodeReservation(rows.RawValues())
+		return decodeReservation(rows.RawValues(), r)
 	}
-	return scanStored(rows)
+	*r, err = scanStored(rows)
+	return err
 }
 
 // decodeReservation decodes binary values. An event can have a million of them, which scanning by reflection would
 // make slow.
-func decodeReservation(v [][]byte) (r storedReservation, err error) {
-	for i, length := range []int{8, 8, 2, 2, 4, 8, -1, 8, 8, 8, 8, 8, 8, 8, 16} {
-		if nullable := i == 6 || i == 9 || i == 10 || i == 12 || i == 14; v[i] == nil && nullable || length < 0 {
-			continue
-		}
-		if len(v[i]) != length {
-			return r, fmt.Errorf("column %d has %d bytes, not %d", i, len(v[i]), length)
+func decodeReservation(v [][]byte, r *storedReservation) (err error) {
+	*r = storedReservation{}
+	const nullable = 1<<6 | 1<<9 | 1<<10 | 1<<12 | 1<<14
+	for i, length := range [...]int{8, 8, 2, 2, 4, 8, -1, 8, 8, 8, 8, 8, 8, 8, 16} {
+		if len(v[i]) != length && length >= 0 && (v[i] != nil || nullable>>i&1 == 0) {
+			return fmt.Errorf("column %d has %d bytes, not %d", i, len(v[i]), length)
 		}
 	}
 	r.ID.Token = evently.Token(binary.BigEndian.Uint64(v[0]))
@@ -169,7 +186,7 @@ func decodeReservation(v [][]byte) (r storedReservation, err error) {
 	r.Items = evently.OneItem(first)
 	if v[6] != nil {
 		if r.Items, err = decodeItems(first, v[6]); err != nil {
-			return r, err
+			return err
 		}
 	}
 	r.CreatedAt, r.ExpiresAt, r.ConfirmedAt, r.EndedAt = readTime(v[7]), readTime(v[8]), readTime(v[9]), readTime(v[10])
@@ -181,7 +198,7 @@ func decodeReservation(v [][]byte) (r storedReservation, err error) {
 	if v[14] != nil {
 		r.key = evently.Key{Hi: binary.BigEndian.Uint64(v[14][:8]), Lo: binary.BigEndian.Uint64(v[14][8:])}
 	}
-	return r, nil
+	return nil
 }
 
 // readTime decodes a binary timestamptz; null is the zero time.

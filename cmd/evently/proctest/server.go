@@ -183,6 +183,15 @@ func (s *Server) ReadMetric(ctx context.Context, name string, labels ...string) 
 	return sum, nil
 }
 
+// CollectGarbage has the node collect garbage, so that what it has in use can be told from what it has not freed yet.
+func (s *Server) CollectGarbage(ctx context.Context) error {
+	status, text, err := get(ctx, s.Operations+"/debug/pprof/heap?gc=1")
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("heap profile: status %d: %s", status, text)
+	}
+	return err
+}
+
 // Metric is ReadMetric for a node that has to answer, if not at once.
 func (s *Server) Metric(t testing.TB, name string, labels ...string) (value float64) {
 	t.Helper()
