@@ -90,7 +90,7 @@ func sendLocal(
 		return out.reply, out.err
 	case <-c.timer.C:
 		err = errNoAnswer
-	case <-ctx.Done():
+	case <-evently.Gone(ctx):
 		err = ctx.Err()
 		c.timer.Stop()
 	}

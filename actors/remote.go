@@ -121,7 +121,7 @@ func (e *Engine) sendRemote(ctx context.Context, limit time.Duration, pid *actor
 	case answer = <-s.answer:
 	case <-s.timer.C:
 		err = errNoAnswer
-	case <-ctx.Done():
+	case <-evently.Gone(ctx):
 		err = ctx.Err()
 	}
 	s.timer.Stop()

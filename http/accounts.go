@@ -96,6 +96,17 @@ func evenly(c *gin.Context, work func(ctx context.Context) error) error {
 	return err
 }
 
+// evenlyFor is evenly for work about the user with an address; see userOf.
+func (s *Server) evenlyFor(c *gin.Context, email string, work func(ctx context.Context, user *evently.User) error) error {
+	return evenly(c, func(ctx context.Context) error {
+		user, err := s.userOf(ctx, email)
+		if err != nil {
+			return err
+		}
+		return work(ctx, user)
+	})
+}
+
 // userOf returns the user with an address. It returns one without an id when there is none.
 func (s *Server) userOf(ctx context.Context, email string) (*evently.User, error) {
 	user, err := s.config.Accounts.UserByEmail(ctx, email)

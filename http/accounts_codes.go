@@ -104,20 +104,14 @@ func (s *Server) verifyEmail(c *gin.Context) error {
 		Email string `json:"email"`
 		Code  string `json:"code"`
 	}
-	if err := decode(c, &asked); err != nil {
-		return err
-	}
-	var fields evently.FieldErrors
-	email, code := checkEmail(&fields, asked.Email), checkCode(&fields, asked.Code)
-	if err := fields.Err(); err != nil {
+	var email, code string
+	if err := decodeChecked(c, &asked, func(fields *evently.FieldErrors) {
+		email, code = checkEmail(fields, asked.Email), checkCode(fields, asked.Code)
+	}); err != nil {
 		return err
 	}
 	var user *evently.User
-	err := evenly(c, func(ctx context.Context) error {
-		named, err := s.userOf(ctx, email)
-		if err != nil {
-			return err
-		}
+	err := s.evenlyFor(c, email, func(ctx context.Context, named *evently.User) (err error) {
 		user, err = s.config.Accounts.VerifyEmail(ctx, named.ID, s.codeMACs(named.ID, evently.VerifyEmailCode, code), s.origin(c))
 		return err
 	})
@@ -151,11 +145,7 @@ func (s *Server) mailCode(c *gin.Context, purpose evently.CodePurpose, needs fun
 	if err != nil {
 		return err
 	}
-	err = evenly(c, func(ctx context.Context) error {
-		user, err := s.userOf(ctx, email)
-		if err != nil {
-			return err
-		}
+	err = s.evenlyFor(c, email, func(ctx context.Context, user *evently.User) error {
 		code, err := s.newCode(user, purpose)
 		if err != nil || user.ID == 0 || !needs(user) {
 			return err
@@ -176,24 +166,18 @@ func (s *Server) resetPassword(c *gin.Context) error {
 		Code        string `json:"code"`
 		NewPassword string `json:"new_password"`
 	}
-	if err := decode(c, &asked); err != nil {
-		return err
-	}
-	var fields evently.FieldErrors
-	email, code := checkEmail(&fields, asked.Email), checkCode(&fields, asked.Code)
-	checkPassword(&fields, "new_password", asked.NewPassword)
-	if err := fields.Err(); err != nil {
+	var email, code string
+	if err := decodeChecked(c, &asked, func(fields *evently.FieldErrors) {
+		email, code = checkEmail(fields, asked.Email), checkCode(fields, asked.Code)
+		checkPassword(fields, "new_password", asked.NewPassword)
+	}); err != nil {
 		return err
 	}
 	hash, err := s.passwords.hash(c.Request.Context(), asked.NewPassword)
 	if err != nil {
 		return err
 	}
-	err = evenly(c, func(ctx context.Context) error {
-		user, err := s.userOf(ctx, email)
-		if err != nil {
-			return err
-		}
+	err = s.evenlyFor(c, email, func(ctx context.Context, user *evently.User) error {
 		macs := s.codeMACs(user.ID, evently.ResetPasswordCode, code)
 		revoked, err := s.config.Accounts.ResetPassword(ctx, user.ID, macs, hash, s.origin(c))
 		if err == nil {
@@ -217,13 +201,10 @@ func (s *Server) changePassword(c *gin.Context) error {
 		Password    string `json:"password"`
 		NewPassword string `json:"new_password"`
 	}
-	if err := decode(c, &asked); err != nil {
-		return err
-	}
-	var fields evently.FieldErrors
-	checkPassword(&fields, "password", asked.Password)
-	checkPassword(&fields, "new_password", asked.NewPassword)
-	if err := fields.Err(); err != nil {
+	if err := decodeChecked(c, &asked, func(fields *evently.FieldErrors) {
+		checkPassword(fields, "password", asked.Password)
+		checkPassword(fields, "new_password", asked.NewPassword)
+	}); err != nil {
 		return err
 	}
 	ctx := c.Request.Context()

@@ -2,7 +2,6 @@ package http
 
 import (
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -48,10 +47,6 @@ func (s *Server) securityLog(c *gin.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the security log: %w", err)
 	}
-	data := make([]securityEntryJSON, len(entries))
-	for i, entry := range entries {
-		data[i] = newSecurityEntryJSON(entry)
-	}
-	writeJSON(c, http.StatusOK, listJSON[securityEntryJSON]{data, nextCursor(next, securityByNumber)})
+	writeList(c, entries, newSecurityEntryJSON, nextCursor(next, securityByNumber))
 	return nil
 }

@@ -3,7 +3,6 @@ package http
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -78,17 +77,12 @@ func (s *Server) sessions(c *gin.Context) error {
 	if err != nil {
 		return fmt.Errorf("list sessions: %w", err)
 	}
-	data := make([]sessionJSON, len(list))
-	for i, session := range list {
-		data[i] = sessionJSON{
+	writeList(c, list, func(session *evently.Session) sessionJSON {
+		return sessionJSON{
 			sessionText(session.ID), session.ID == who.Session, session.CreatedAt.UTC(), session.LastUsedAt.UTC(),
 			session.ExpiresAt.UTC(), session.UserAgent, session.IP,
 		}
-	}
-	writeJSON(c, http.StatusOK, struct {
-		Data       []sessionJSON `json:"data"`
-		NextCursor *string       `json:"next_cursor"`
-	}{data, nil})
+	}, nil)
 	return nil
 }
 

@@ -85,19 +85,9 @@ func (s *Server) newEventID(c *gin.Context) (evently.EventID, error) {
 }
 
 func (s *Server) reviseEvent(c *gin.Context) error {
-	state, err := s.managedState(c)
-	if err != nil {
-		return err
-	}
-	tags, err := ifMatch(c)
-	if err != nil {
-		return err
-	}
 	var body eventBody
-	if err := decode(c, &body); err != nil {
-		return err
-	}
-	if state, err = s.matchedState(c, state, tags); err != nil {
+	state, err := s.matchedState(c, func() error { return decode(c, &body) })
+	if err != nil {
 		return err
 	}
 	details, places, err := body.details(state.Event, s.config.HoldTTL, s.config.Now())
@@ -124,15 +114,26 @@ func ifMatch(c *gin.Context) (tags []string, err error) {
 	return tags, nil
 }
 
-// matchedState returns the state of a managed event if its version is one that If-Match names.
-func (s *Server) matchedState(c *gin.Context, state *evently.State, tags []string) (*evently.State, error) {
+// matchedState returns the state of a managed event if its version is one that If-Match names. read reads the rest of the request: what
+// is wrong with that is told first.
+func (s *Server) matchedState(c *gin.Context, read func() error) (*evently.State, error) {
+	state, err := s.managedState(c)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := ifMatch(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := read(); err != nil {
+		return nil, err
+	}
 	if matched, _ := matchTag(tags, eventTag(state.Event), false); matched {
 		return state, nil
 	}
 	// The change may have been made on another node a moment ago.
 	s.caches.states.expire(state.Event.ID)
-	state, err := s.managedState(c)
-	if err != nil {
+	if state, err = s.managedState(c); err != nil {
 		return nil, err
 	}
 	if matched, _ := matchTag(tags, eventTag(state.Event), false); !matched {
@@ -244,7 +245,7 @@ func (s *Server) listManagedEvents(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(c, http.StatusOK, newEventListJSON(states, next))
+	writeList(c, states, newEventJSON, next)
 	return nil
 }
 
@@ -253,7 +254,7 @@ func (s *Server) listUtilization(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(c, http.StatusOK, &utilizationListJSON{Data: mapStates(states, newUtilizationJSON), NextCursor: next})
+	writeList(c, states, newUtilizationJSON, next)
 	return nil
 }
 

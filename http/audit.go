@@ -39,11 +39,7 @@ func (s *Server) listAudit(c *gin.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the audit log: %w", err)
 	}
-	data := make([]*auditJSON, len(records))
-	for i, record := range records {
-		data[i] = newAuditJSON(record)
-	}
-	writeJSON(c, http.StatusOK, listJSON[*auditJSON]{data, nextCursor(next, auditByTime)})
+	writeList(c, records, newAuditJSON, nextCursor(next, auditByTime))
 	return nil
 }
 

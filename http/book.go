@@ -14,18 +14,18 @@ import (
 func (s *Server) book(c *gin.Context) error {
 	reply, err := s.hold(c)
 	if err != nil {
-		s.metrics.bookings.WithLabelValues(string(refusalOf(err).Code)).Inc()
+		s.metrics.bookings.of(string(refusalOf(err).Code)).Inc()
 		return err
 	}
-	header := c.Writer.Header()
+	x := exchangeOf(c)
 	var location [64]byte
-	header["Location"] = []string{string(reply.Reservation.ID.AppendText(append(location[:0], "/reservations/"...)))}
+	x.set("Location", reply.Reservation.ID.AppendText(append(location[:0], "/reservations/"...)))
 	outcome := "held"
 	if reply.Replayed {
 		outcome = "replayed"
-		header["Idempotency-Replayed"] = replayedTrue
+		x.Header()["Idempotency-Replayed"] = replayedTrue
 	}
-	s.metrics.bookings.WithLabelValues(outcome).Inc()
+	s.metrics.bookings.of(outcome).Inc()
 	writeReservation(c, http.StatusCreated, &reply.Reservation)
 	return nil
 }

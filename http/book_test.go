@@ -68,7 +68,7 @@ func TestBook_RepeatedKeyGetsTheFirstAnswerToTheByte(t *testing.T) {
 		"Authorization", bearer, "Idempotency-Key", "k").problem(t, evently.CodeIdempotencyKeyReused)
 
 	for outcome, want := range map[string]float64{"held": 1, "replayed": 2, "idempotency_key_reused": 1} {
-		if got := testutil.ToFloat64(w.server.metrics.bookings.WithLabelValues(outcome)); got != want {
+		if got := testutil.ToFloat64(w.server.metrics.bookings.of(outcome)); got != want {
 			t.Errorf("%v bookings with outcome %s, want %v", got, outcome, want)
 		}
 	}
@@ -204,7 +204,7 @@ func TestBook_EngineErrorsAreTold(t *testing.T) {
 		if retry := a.header.Get("Retry-After"); (retry == "") != (code == evently.CodeInternal) {
 			t.Errorf("%v: Retry-After is %q", err, retry)
 		}
-		if got := testutil.ToFloat64(w.server.metrics.bookings.WithLabelValues(string(code))); got == 0 {
+		if got := testutil.ToFloat64(w.server.metrics.bookings.of(string(code))); got == 0 {
 			t.Errorf("%v: outcome %s was not counted", err, code)
 		}
 	}
@@ -375,7 +375,7 @@ func BenchmarkBook(b *testing.B) {
 				clear(writer.header)
 				handler.ServeHTTP(writer, request)
 			}
-			if got := testutil.ToFloat64(w.server.metrics.bookings.WithLabelValues("held")); got != float64(b.N) {
+			if got := testutil.ToFloat64(w.server.metrics.bookings.of("held")); got != float64(b.N) {
 				b.Fatalf("%v held of %d", got, b.N)
 			}
 		})

@@ -22,6 +22,7 @@ const (
 	outdatedRest = 100 * time.Millisecond // how old a value may be that is outdated as a whole, see cache.outdate
 	statesMax    = 10_000                 // events
 	listsMax     = 1_000                  // queries
+	detailsMax   = 1_000                  // events as they are answered with: 1 KiB, or 15 with the longest description
 )
 
 // caches keep what the public reads: a hit costs no query, and while the database is away the last known values are served.
@@ -29,6 +30,8 @@ type caches struct {
 	states *cache[evently.EventID, *evently.State]
 	lists  *cache[listQuery, *eventList]
 	recent *cache[evently.EventID, []*evently.State] // after the last entries, for streams
+
+	details details
 }
 
 // eventList is a page of events.
@@ -42,6 +45,8 @@ func newCaches(config *Config, metrics *metrics) *caches {
 		states: newCache[evently.EventID, *evently.State](statesMax, "states", config, metrics),
 		lists:  newCache[listQuery, *eventList](listsMax, "lists", config, metrics),
 		recent: newRecent(config, metrics),
+
+		details: details{made: newLRU[evently.EventID, *detail](detailsMax)},
 	}
 	c.states.load = config.Catalogue.State
 	c.states.newest = newestState
@@ -62,6 +67,27 @@ func newCaches(config *Config, metrics *metrics) *caches {
 	}
 	c.lists.newest = func(_, loaded *eventList) *eventList { return loaded }
 	return c
+}
+
+// details are events as they are answered with, made once for all who ask between two changes.
+type details struct {
+	mu   sync.Mutex
+	made *lru[evently.EventID, *detail]
+}
+
+func (d *details) of(state *evently.State) *detail {
+	d.mu.Lock()
+	known := d.made.get(state.Event.ID)
+	if known != nil && (*known).state == state {
+		defer d.mu.Unlock()
+		return *known
+	}
+	d.mu.Unlock()
+	made := newDetail(state)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.made.put(state.Event.ID, made)
+	return made
 }
 
 // newestState chooses by Seq: reads of the database and the commits of this node arrive in any order.

@@ -61,7 +61,7 @@ func (s *Server) exportBookings(c *gin.Context) error {
 		c.Writer.WriteHeaderNow()
 		return nil
 	}
-	moved(c.Request, sending)
+	exchangeOf(c).conn.move(sending)
 	out := csv.NewWriter(c.Writer)
 	out.UseCRLF = true
 	// A failed write is found again at the Flush: the client has gone or is too slow, and net/http ends its connection.

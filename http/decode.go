@@ -28,6 +28,16 @@ func decode(c *gin.Context, dst any) error {
 	return decodeJSON(body, dst)
 }
 
+// decodeChecked is decode of a struct whose fields check has something to say about.
+func decodeChecked(c *gin.Context, dst any, check func(fields *evently.FieldErrors)) error {
+	if err := decode(c, dst); err != nil {
+		return err
+	}
+	var fields evently.FieldErrors
+	check(&fields)
+	return fields.Err()
+}
+
 // jsonBody returns the request's body when it is there and application/json.
 func jsonBody(c *gin.Context) ([]byte, error) {
 	// Exactly this is what nearly all clients send; parsing it each time would cost more than the rest of the check.

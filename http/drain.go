@@ -36,6 +36,9 @@ type connection struct {
 	net.Conn
 	of *connections
 
+	reading vigil
+	writing deadline
+
 	mu      sync.Mutex
 	at      transfer
 	hurried bool // the drain has set a deadline for this transfer: until
@@ -53,17 +56,25 @@ func (l connectionListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := &connection{Conn: accepted, of: l.conns}
+	conn := newConnection(accepted, l.conns)
 	l.conns.mu.Lock()
 	defer l.conns.mu.Unlock()
 	l.conns.open[conn] = struct{}{}
 	return conn, nil
 }
 
+func newConnection(accepted net.Conn, of *connections) *connection {
+	return &connection{
+		Conn: accepted, of: of,
+		reading: vigil{deadline: deadline{arm: accepted.SetReadDeadline}}, writing: deadline{arm: accepted.SetWriteDeadline},
+	}
+}
+
 func (c *connection) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.open, c)
 	c.of.mu.Unlock()
+	c.reading.close()
 	return c.Conn.Close()
 }
 
@@ -82,14 +93,17 @@ func withConnection(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, conn)
 }
 
-// moved notes what the connection of a request is at, if it is one of ours.
-func moved(request *http.Request, at transfer) {
-	if conn, ours := request.Context().Value(connectionKey{}).(*connection); ours {
-		conn.move(at)
-	}
+// connectionOf returns the connection of a request if it is one of ours, else nil.
+func connectionOf(request *http.Request) *connection {
+	conn, _ := request.Context().Value(connectionKey{}).(*connection)
+	return conn
 }
 
+// move notes what the connection is at. A nil connection is nobody's concern.
 func (c *connection) move(at transfer) {
+	if c == nil {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if at == c.at {

@@ -81,25 +81,6 @@ func optionalTime(t time.Time) *time.Time {
 	return &t
 }
 
-// eventListJSON is a page of events.
-type eventListJSON struct {
-	Data       []*eventJSON `json:"data"`
-	NextCursor *string      `json:"next_cursor"`
-}
-
-func newEventListJSON(states []*evently.State, next *string) *eventListJSON {
-	return &eventListJSON{Data: mapStates(states, newEventJSON), NextCursor: next}
-}
-
-// mapStates returns what make makes of each state; it is never nil, as an empty list is [] in JSON.
-func mapStates[T any](states []*evently.State, newJSON func(*evently.State) *T) []*T {
-	list := make([]*T, len(states))
-	for i, state := range states {
-		list[i] = newJSON(state)
-	}
-	return list
-}
-
 // availabilityJSON is the seat counts of an event.
 type availabilityJSON struct {
 	EventID    string                 `json:"event_id"`
@@ -154,12 +135,6 @@ func newUtilizationJSON(state *evently.State) *utilizationJSON {
 		EventID: state.Event.ID.String(), Name: state.Event.Name, Capacity: totals.Capacity, Booked: totals.Booked, Held: totals.Held,
 		Utilization: float64(totals.Booked) / float64(max(totals.Capacity, 1)),
 	}
-}
-
-// utilizationListJSON is a page of how full events are.
-type utilizationListJSON struct {
-	Data       []*utilizationJSON `json:"data"`
-	NextCursor *string            `json:"next_cursor"`
 }
 
 // eventBody is what an organizer writes of an event. The seats are given as capacity and base_price_minor, for an event of one

@@ -66,20 +66,32 @@ func (s *Server) getEvent(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	writeEvent(c, state)
+	s.caches.details.of(state).write(c)
 	return nil
 }
 
 // writeEvent answers with an event, or tells that the client has it already.
-func writeEvent(c *gin.Context, state *evently.State) {
-	tag := eventTag(state.Event)
-	c.Writer.Header()["Etag"] = []string{tag}
-	if matched, _ := matchTag(c.Request.Header["If-None-Match"], tag, true); matched {
+func writeEvent(c *gin.Context, state *evently.State) { newDetail(state).write(c) }
+
+// detail is an event as it is answered with. It is shared and never modified.
+type detail struct {
+	state *evently.State
+	tag   []string
+	body  []byte
+}
+
+func newDetail(state *evently.State) *detail {
+	return &detail{state, []string{eventTag(state.Event)}, encoded(newEventJSON(state))}
+}
+
+func (d *detail) write(c *gin.Context) {
+	c.Writer.Header()["Etag"] = d.tag
+	if matched, _ := matchTag(c.Request.Header["If-None-Match"], d.tag[0], true); matched {
 		c.Writer.WriteHeader(http.StatusNotModified)
 		c.Writer.WriteHeaderNow()
 		return
 	}
-	writeJSON(c, http.StatusOK, newEventJSON(state))
+	writeBody(c, http.StatusOK, d.body)
 }
 
 func (s *Server) getAvailability(c *gin.Context) error {
@@ -100,7 +112,7 @@ func (s *Server) listEvents(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(c, http.StatusOK, newEventListJSON(s.caches.newest(list.states), nextCursor(list.next, query.order())))
+	writeList(c, s.caches.newest(list.states), newEventJSON, nextCursor(list.next, query.order()))
 	return nil
 }
 
@@ -111,7 +123,7 @@ func (s *Server) popularEvents(c *gin.Context) error {
 	}
 	states := s.caches.newest(list.states)
 	slices.SortStableFunc(states, func(a, b *evently.State) int { return cmp.Compare(b.Totals().Booked, a.Totals().Booked) })
-	writeJSON(c, http.StatusOK, gin.H{"data": mapStates(states, newEventJSON)})
+	writeJSON(c, http.StatusOK, gin.H{"data": mapped(states, newEventJSON)})
 	return nil
 }
 

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -20,6 +22,8 @@ const bodyBytesMax = 64 << 10
 // look up and spares the map that gin's own Set allocates. Exchanges are pooled: nothing may keep one after its request.
 type exchange struct {
 	gin.ResponseWriter
+	begun     time.Time
+	conn      *connection // nil: not one of ours
 	id        string
 	trace     string // the traceparent of the caller; empty: none
 	who       evently.Principal
@@ -30,6 +34,36 @@ type exchange struct {
 	recording bool // the answer is held back in record until it is stored
 	recorded  bool
 	record    []byte
+
+	values []string        // of the answer's header; with texts the only memory that all values of it take
+	texts  strings.Builder // what values are parts of
+}
+
+// What the header of an answer needs in nearly all cases. More costs another allocation.
+const (
+	headerValues = 4
+	headerBytes  = 112
+)
+
+// set sets a field of the answer's header, whose name is in canonical form.
+func (x *exchange) set(name string, value []byte) {
+	if x.texts.Cap()-x.texts.Len() < len(value) {
+		x.texts = strings.Builder{}
+		x.texts.Grow(max(headerBytes, len(value)))
+	}
+	begin := x.texts.Len()
+	x.texts.Write(value)
+	x.setText(name, x.texts.String()[begin:])
+}
+
+// setText is set for a value that is a string already.
+func (x *exchange) setText(name, value string) {
+	if len(x.values) == cap(x.values) {
+		x.values = make([]string, 0, headerValues)
+	}
+	n := len(x.values)
+	x.values = append(x.values, value)
+	x.Header()[name] = x.values[n : n+1 : n+1]
 }
 
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
@@ -75,7 +109,7 @@ func readBody(c *gin.Context) ([]byte, error) {
 		}
 	}
 	x.bodyRead = true
-	moved(c.Request, working)
+	x.conn.move(working)
 	return x.body, nil
 }
 
@@ -85,13 +119,20 @@ func invalid(field, message string) error {
 }
 
 // writeJSON answers with a value of which encoding/json knows the form.
-func writeJSON(c *gin.Context, status int, value any) {
+func writeJSON(c *gin.Context, status int, value any) { writeBody(c, status, encoded(value)) }
+
+// encoded is a value of an answer in JSON.
+func encoded(value any) []byte {
 	body, err := json.Marshal(value)
 	if err != nil {
 		panic("http: answer cannot be encoded: " + err.Error())
 	}
-	writeBody(c, status, body)
+	return body
 }
+
+// countedBytesMax is the longest body whose length net/http finds out itself, and with less work: it sends bodies of less than 2 KiB
+// when the handler has returned. Else it would send them in chunks.
+const countedBytesMax = 2000
 
 // writeBody answers with a body, which is JSON unless the header says otherwise.
 func writeBody(c *gin.Context, status int, body []byte) {
@@ -99,10 +140,13 @@ func writeBody(c *gin.Context, status int, body []byte) {
 	if header["Content-Type"] == nil {
 		header["Content-Type"] = jsonMediaType
 	}
-	header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	x := exchangeOf(c)
+	if len(body) > countedBytesMax {
+		x.setText("Content-Length", strconv.Itoa(len(body)))
+	}
 	c.Writer.WriteHeader(status)
-	if !exchangeOf(c).recording {
-		moved(c.Request, sending)
+	if !x.recording {
+		x.conn.move(sending)
 	}
 	// A client that went away is no failure of the server, and net/http ends its connection.
 	_, _ = c.Writer.Write(body)

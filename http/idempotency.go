@@ -92,7 +92,7 @@ func (s *Server) answerOnce(c *gin.Context, key string, body []byte, workMax tim
 			return err
 		}
 	}
-	moved(c.Request, sending)
+	x.conn.move(sending)
 	if len(x.record) > 0 {
 		_, _ = x.Write(x.record) // as in writeBody
 		return nil
@@ -105,10 +105,10 @@ func (s *Server) answerOnce(c *gin.Context, key string, body []byte, workMax tim
 // the answer to an effect that may be there already.
 func (s *Server) carriedOut(c *gin.Context, workMax time.Duration, next handler) error {
 	x, request := exchangeOf(c), c.Request
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(request.Context()), workMax)
+	ctx := &work{Context: context.WithoutCancel(request.Context()), deadline: time.Now().Add(workMax)}
 	c.Request, x.recording = request.WithContext(ctx), true
 	defer func() { // also when it panics
-		cancel()
+		ctx.end()
 		c.Request, x.recording = request, false
 	}()
 	return next(c)

@@ -69,7 +69,7 @@ type limiter[K comparable] struct {
 	window   time.Duration
 	interval time.Duration // in which one request is earned
 	name     string
-	policy   string
+	policies []string // shared by all answers: one, and never modified
 	refused  prometheus.Counter
 	lost     prometheus.Counter // requests allowed here that others are never told of; nil: they are told of none
 
@@ -97,8 +97,8 @@ func newLimiter[K comparable](name string, limit Limit, refused *prometheus.Coun
 	}
 	return &limiter[K]{
 		window: limit.Window, interval: limit.Window / time.Duration(limit.Requests), name: strconv.Quote(name),
-		policy:  fmt.Sprintf("%q;q=%d;w=%d", name, limit.Requests, ceilSeconds(limit.Window)),
-		refused: refused.WithLabelValues(name), buckets: newLRU[K, bucket](limitKeysMax),
+		policies: []string{fmt.Sprintf("%q;q=%d;w=%d", name, limit.Requests, ceilSeconds(limit.Window))},
+		refused:  refused.WithLabelValues(name), buckets: newLRU[K, bucket](limitKeysMax),
 	}
 }
 
@@ -179,15 +179,21 @@ func (l *limiter[K]) hear(allowed allowance[K], now time.Time, owedMax time.Dura
 }
 
 // allow takes a request, tells the client how it stands, and refuses with CodeRateLimited.
-func (l *limiter[K]) allow(c *gin.Context, key K, now time.Time) error {
-	full, wait := l.take(key, now)
-	header := c.Writer.Header()
-	header["Ratelimit-Policy"] = append(header["Ratelimit-Policy"], l.policy)
+func (l *limiter[K]) allow(c *gin.Context, key K) error {
+	x := exchangeOf(c)
+	full, wait := l.take(key, x.begun)
+	header := x.Header()
 	var buf [64]byte
 	text := append(append(buf[:0], l.name...), ";r="...)
 	text = strconv.AppendInt(text, int64(max(l.window-full, 0)/l.interval), 10)
 	text = strconv.AppendInt(append(text, ";t="...), ceilSeconds(full), 10)
-	header["Ratelimit"] = append(header["Ratelimit"], string(text))
+	if before := header["Ratelimit"]; before == nil {
+		header["Ratelimit-Policy"] = l.policies
+		x.set("Ratelimit", text)
+	} else {
+		header["Ratelimit-Policy"] = append(header["Ratelimit-Policy"], l.policies...)
+		header["Ratelimit"] = append(before, string(text))
+	}
 	if wait <= 0 {
 		return nil
 	}
@@ -200,28 +206,28 @@ func (s *Server) limited(kind limitKind, next handler) handler {
 	switch {
 	case kind == limitBook && s.bookLimiter != nil:
 		return func(c *gin.Context) error {
-			if err := s.bookLimiter.allow(c, principal(c).User, s.config.Now()); err != nil {
+			if err := s.bookLimiter.allow(c, principal(c).User); err != nil {
 				return err
 			}
 			return next(c)
 		}
 	case kind == limitAuth:
-		return perAddress(s.authLimiter, s.config.Now, next)
+		return perAddress(s.authLimiter, next)
 	}
 	return next
 }
 
 // addressed applies the limit of all requests of an address.
 func (s *Server) addressed(next handler) handler {
-	return perAddress(s.addressLimiter, s.config.Now, next)
+	return perAddress(s.addressLimiter, next)
 }
 
-func perAddress(limiter *limiter[netip.Addr], now func() time.Time, next handler) handler {
+func perAddress(limiter *limiter[netip.Addr], next handler) handler {
 	if limiter == nil {
 		return next
 	}
 	return func(c *gin.Context) error {
-		if err := limiter.allow(c, addressOf(c), now()); err != nil {
+		if err := limiter.allow(c, addressOf(c)); err != nil {
 			return err
 		}
 		return next(c)

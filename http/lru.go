@@ -56,8 +56,6 @@ func (l *lru[K, V]) put(key K, value V) *V {
 	return &l.entries[i].value
 }
 
-func (l *lru[K, V]) len() int { return len(l.at) }
-
 func (l *lru[K, V]) unlink(i int32) {
 	e := &l.entries[i]
 	l.entries[e.prev].next = e.next

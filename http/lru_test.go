@@ -7,6 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
+func (l *lru[K, V]) len() int { return len(l.at) }
+
 // TestLRU compares with the dumb alternative: a list in the order of use.
 func TestLRU(t *testing.T) {
 	type pair struct{ key, value int }

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
@@ -78,11 +77,7 @@ func (s *Server) operatorProblem(w http.ResponseWriter, refusal *evently.Error) 
 }
 
 func operatorJSON(w http.ResponseWriter, status int, mediaType string, value any) {
-	body, err := json.Marshal(value)
-	if err != nil {
-		panic("http: answer cannot be encoded: " + err.Error())
-	}
 	w.Header().Set("Content-Type", mediaType)
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that went away is no failure of the server
+	_, _ = w.Write(encoded(value)) // a client that went away is no failure of the server
 }

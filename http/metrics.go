@@ -2,6 +2,8 @@ package http
 
 import (
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,13 +15,14 @@ import (
 type metrics struct {
 	requests      *prometheus.CounterVec
 	seconds       *prometheus.HistogramVec
-	inFlight      prometheus.Gauge
+	working       atomic.Int64
+	inFlight      prometheus.GaugeFunc // is working
 	panics        prometheus.Counter
-	refusals      *prometheus.CounterVec
+	refusals      *outcomes // label code
 	rateLimited   *prometheus.CounterVec
 	shares        *prometheus.CounterVec // result: "told", "heard", "garbled" or "later_version"
 	sharesLost    prometheus.Counter
-	bookings      *prometheus.CounterVec // outcome: "held", "replayed" or the code of the refusal
+	bookings      *outcomes // label outcome: "held", "replayed" or the code of the refusal
 	caches        *prometheus.CounterVec
 	replays       prometheus.Counter
 	passwords     prometheus.Counter
@@ -47,13 +50,13 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "evently_http_request_seconds", Help: "Time from a request's header to the end of its answer.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"route", "method"}),
-		inFlight:      gauge("evently_http_in_flight_requests", "Requests being answered."),
-		panics:        counter("evently_http_panics_total", "Requests that ended in a panic."),
-		refusals:      counters("evently_http_refusals_total", "Requests answered with a problem, by its code.", "code"),
-		rateLimited:   counters("evently_http_rate_limited_total", "Requests refused by a rate limit.", "limit"),
-		shares:        counters("evently_http_limit_messages_total", "Messages between nodes about the booking limit.", "result"),
-		sharesLost:    counter("evently_http_limit_lost_bookings_total", "Bookings that other nodes were not told of for want of room."),
-		bookings:      counters("evently_http_bookings_total", "Requests to book, by held, replayed or the code of the refusal.", "outcome"),
+		panics:      counter("evently_http_panics_total", "Requests that ended in a panic."),
+		refusals:    &outcomes{vec: counters("evently_http_refusals_total", "Requests answered with a problem, by its code.", "code")},
+		rateLimited: counters("evently_http_rate_limited_total", "Requests refused by a rate limit.", "limit"),
+		shares:      counters("evently_http_limit_messages_total", "Messages between nodes about the booking limit.", "result"),
+		sharesLost:  counter("evently_http_limit_lost_bookings_total", "Bookings that other nodes were not told of for want of room."),
+		bookings: &outcomes{vec: counters(
+			"evently_http_bookings_total", "Requests to book, by held, replayed or the code of the refusal.", "outcome")},
 		caches:        counters("evently_http_cache_total", "Look-ups in a cache.", "cache", "result"),
 		replays:       counter("evently_http_replays_total", "Stored answers given again for an Idempotency-Key."),
 		passwords:     counter("evently_http_password_hashes_total", "Passwords hashed, to store or to check them."),
@@ -61,13 +64,31 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		revokedRead:   gauge("evently_http_revoked_sessions_read_timestamp_seconds", "When the revoked sessions were last read."),
 		revokedErrors: counter("evently_http_revoked_sessions_errors_total", "Failed reads of the revoked sessions."),
 	}
+	m.inFlight = prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Name: "evently_http_in_flight_requests", Help: "Requests being answered."},
+		func() float64 { return float64(m.working.Load()) })
 	m.streams = newStreamMetrics(registerer)
 	for _, code := range []evently.Code{evently.CodeOverloaded, evently.CodeUnavailable} {
-		m.refusals.WithLabelValues(string(code))
+		m.refusals.of(string(code))
 	}
-	registerer.MustRegister(m.requests, m.seconds, m.inFlight, m.panics, m.refusals, m.rateLimited, m.shares, m.sharesLost,
-		m.bookings, m.caches, m.replays, m.passwords, m.passwordQueue, m.revokedRead, m.revokedErrors)
+	registerer.MustRegister(m.requests, m.seconds, m.inFlight, m.panics, m.refusals.vec, m.rateLimited, m.shares, m.sharesLost,
+		m.bookings.vec, m.caches, m.replays, m.passwords, m.passwordQueue, m.revokedRead, m.revokedErrors)
 	return m
+}
+
+// outcomes are counters by the only label of a vector, found without its lock. The label's values are few: codes.
+type outcomes struct {
+	vec   *prometheus.CounterVec
+	known sync.Map // of prometheus.Counter by value
+}
+
+func (o *outcomes) of(value string) prometheus.Counter {
+	if known, found := o.known.Load(value); found {
+		return known.(prometheus.Counter)
+	}
+	counter := o.vec.WithLabelValues(value)
+	o.known.Store(value, counter)
+	return counter
 }
 
 // meter counts the requests of one route without looking up labels.

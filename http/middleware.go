@@ -2,11 +2,11 @@ package http
 
 import (
 	"cmp"
-	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -38,20 +38,23 @@ func (s *Server) chain(r *route) gin.HandlerFunc {
 	meter := s.metrics.meter(r.method, r.path)
 
 	return func(c *gin.Context) {
-		begun := s.config.Now()
 		x := exchanges.Get().(*exchange)
-		*x = exchange{ResponseWriter: c.Writer, id: s.ids.of(c.Request), trace: traceOf(c.Request), body: x.body[:0], record: x.record[:0]}
+		*x = exchange{
+			ResponseWriter: c.Writer, begun: s.config.Now(), conn: connectionOf(c.Request), trace: traceOf(c.Request),
+			body: x.body[:0], record: x.record[:0],
+		}
 		c.Writer = x
 		defer func() {
-			took := s.config.Now().Sub(begun)
+			took := s.config.Now().Sub(x.begun)
 			meter.count(x.Status(), took, r.endless)
 			s.logAccess(c, x, took)
 			c.Writer = x.ResponseWriter
 			exchanges.Put(x)
 		}()
-		secure(x)
+		s.ids.give(x, c.Request)
+		secure(x.Header())
 		if c.Request.Body == http.NoBody {
-			moved(c.Request, working)
+			x.conn.move(working)
 		}
 		if err := answer(c); err != nil {
 			s.writeProblem(c, err)
@@ -60,9 +63,7 @@ func (s *Server) chain(r *route) gin.HandlerFunc {
 }
 
 // secure sets the headers of every answer. What is private must not be stored; a handler that knows better says so.
-func secure(x *exchange) {
-	header := x.Header()
-	header["X-Request-Id"] = []string{x.id}
+func secure(header http.Header) {
 	header["X-Content-Type-Options"] = noSniff
 	header["Content-Security-Policy"] = noContent
 	header["Referrer-Policy"] = noReferrer
@@ -70,8 +71,13 @@ func secure(x *exchange) {
 }
 
 func (s *Server) logAccess(c *gin.Context, x *exchange, took time.Duration) {
+	oneOf := s.config.AccessLog
+	//nolint:gosec // no secret
+	if oneOf == 0 || x.Status() < http.StatusInternalServerError && oneOf > 1 && rand.N(oneOf) > 0 {
+		return
+	}
 	ctx := c.Request.Context()
-	if !s.config.AccessLog || !s.config.Logger.Enabled(ctx, slog.LevelInfo) {
+	if !s.config.Logger.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
 	user := ""
@@ -112,17 +118,15 @@ func (s *Server) recovered(next handler) handler {
 // admitted bounds the requests in flight and the time of each.
 func (s *Server) admitted(always bool, workMax time.Duration, next handler) handler {
 	return func(c *gin.Context) error {
-		defer s.inFlight.Add(-1)
-		if s.inFlight.Add(1) > int64(s.config.InFlightMax) && !always {
+		defer s.metrics.working.Add(-1)
+		if s.metrics.working.Add(1) > int64(s.config.InFlightMax) && !always {
 			return evently.ErrOverloaded
 		}
-		s.metrics.inFlight.Inc()
-		defer s.metrics.inFlight.Dec()
 		request := c.Request
-		ctx, cancel := context.WithTimeout(request.Context(), workMax)
+		ctx := &work{Context: request.Context(), deadline: time.Now().Add(workMax)}
 		c.Request = request.WithContext(ctx)
 		defer func() {
-			cancel()
+			ctx.end()
 			c.Request = request // whose context tells whether the client is still there
 		}()
 		return next(c)
@@ -187,7 +191,8 @@ func (s *Server) authenticated(needs permission, endsSession bool, next handler)
 		if !found {
 			return evently.ErrUnauthenticated
 		}
-		who, err := s.tokens.verify(token)
+		x := exchangeOf(c)
+		who, err := s.tokens.verify(token, x.begun)
 		ended := err == nil && s.revoked.has(who.Session)
 		if err != nil || ended && !endsSession {
 			return refuseToken(c)
@@ -195,7 +200,6 @@ func (s *Server) authenticated(needs permission, endsSession bool, next handler)
 		if !allowed[who.Role] {
 			return evently.ErrForbidden
 		}
-		x := exchangeOf(c)
 		x.who, x.ended = who, ended
 		return next(c)
 	}
@@ -241,13 +245,16 @@ func newRequestIDs(random io.Reader) (requestIDs, error) {
 	return requestIDs{base64.RawURLEncoding.EncodeToString(prefix[:]) + ".", new(atomic.Uint64)}, nil
 }
 
-// of returns the id that a request brings if it is fit to be logged and repeated, else a new one.
-func (ids requestIDs) of(request *http.Request) string {
-	if sent := request.Header["X-Request-Id"]; len(sent) == 1 && validRequestID(sent[0]) {
-		return sent[0]
+// give gives an exchange the id that its request brings if it is fit to be logged and repeated, else a new one.
+func (ids requestIDs) give(x *exchange, request *http.Request) {
+	const name = "X-Request-Id"
+	if sent := request.Header[name]; len(sent) == 1 && validRequestID(sent[0]) {
+		x.setText(name, sent[0])
+	} else {
+		var buf [32]byte
+		x.set(name, strconv.AppendUint(append(buf[:0], ids.prefix...), ids.last.Add(1), 36))
 	}
-	var buf [32]byte
-	return string(strconv.AppendUint(append(buf[:0], ids.prefix...), ids.last.Add(1), 36))
+	x.id = x.values[0]
 }
 
 func validRequestID(id string) bool {

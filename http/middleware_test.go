@@ -134,8 +134,8 @@ func TestPanic_IsA500AndTheProcessLives(t *testing.T) {
 	if got := testutil.ToFloat64(w.server.metrics.panics); got != 2 {
 		t.Errorf("%v panics counted", got)
 	}
-	if w.server.inFlight.Load() != 0 {
-		t.Errorf("%d requests in flight", w.server.inFlight.Load())
+	if n := w.server.metrics.working.Load(); n != 0 {
+		t.Errorf("%d requests in flight", n)
 	}
 }
 
@@ -255,7 +255,7 @@ func TestCORS(t *testing.T) {
 }
 
 func TestAccessLog(t *testing.T) {
-	w := newSite(t, func(c *Config) { c.AccessLog = true })
+	w := newSite(t, func(c *Config) { c.AccessLog = 1 })
 	token, who := w.token(t, evently.RoleUser)
 	a := w.do(t, "GET", "/me?secret=1", "", "Authorization", token, "X-Request-Id", "req-1")
 	lines := w.logs.lines()
@@ -273,6 +273,24 @@ func TestAccessLog(t *testing.T) {
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+// A sample has its share of the requests, and all that the server failed at.
+func TestAccessLog_IsSampled(t *testing.T) {
+	for oneOf, bounds := range map[int][2]int{0: {0, 0}, 1: {200, 200}, 2: {50, 150}, 1 << 40: {0, 0}} {
+		w := newSite(t, func(c *Config) { c.AccessLog = oneOf }, failing(evently.ErrUnavailable))
+		for range 200 {
+			w.do(t, "GET", "/livez", "")
+		}
+		if n := len(w.logs.lines()); n < bounds[0] || n > bounds[1] {
+			t.Errorf("one of %d: %d of 200 are logged", oneOf, n)
+		}
+		before := len(w.logs.lines())
+		w.do(t, "GET", "/failing", "").problem(t, evently.CodeUnavailable)
+		if n := len(w.logs.lines()) - before; (n == 1) != (oneOf > 0) {
+			t.Errorf("one of %d: %d lines of a failure", oneOf, n)
+		}
 	}
 }
 

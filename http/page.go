@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -105,4 +106,24 @@ func parseCursor(text string, order listOrder) (*evently.Cursor, bool) {
 		Token: evently.Token(binary.BigEndian.Uint64(raw[17:])),
 	}
 	return cursor, order.holds(cursor.Order)
+}
+
+// listJSON is a page of a list.
+type listJSON[T any] struct {
+	Data       []T     `json:"data"`
+	NextCursor *string `json:"next_cursor"`
+}
+
+// writeList answers with a page of a list; next leads to the one after it.
+func writeList[S, T any](c *gin.Context, page []S, newJSON func(S) T, next *string) {
+	writeJSON(c, http.StatusOK, &listJSON[T]{mapped(page, newJSON), next})
+}
+
+// mapped returns what newJSON makes of each; it is never nil, as an empty list is [] in JSON.
+func mapped[S, T any](list []S, newJSON func(S) T) []T {
+	made := make([]T, len(list))
+	for i, of := range list {
+		made[i] = newJSON(of)
+	}
+	return made
 }

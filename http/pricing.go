@@ -55,31 +55,13 @@ func (s *Server) getPricing(c *gin.Context) error {
 
 // setPricing replaces the rule, or with ?dry_run=true tells what it would do.
 func (s *Server) setPricing(c *gin.Context) error {
-	state, err := s.managedState(c)
+	var dryRun bool
+	var rule *evently.PricingRule
+	state, err := s.matchedState(c, func() (err error) {
+		dryRun, rule, err = pricingAsked(c)
+		return err
+	})
 	if err != nil {
-		return err
-	}
-	tags, err := ifMatch(c)
-	if err != nil {
-		return err
-	}
-	dryRun := false
-	switch c.Query("dry_run") {
-	case "", "false":
-	case "true":
-		dryRun = true
-	default:
-		return invalid("dry_run", "must be true or false")
-	}
-	var body pricingRuleBody
-	if err := decode(c, &body); err != nil {
-		return err
-	}
-	rule, err := body.rule()
-	if err != nil {
-		return err
-	}
-	if state, err = s.matchedState(c, state, tags); err != nil {
 		return err
 	}
 	event, err := s.priced(c, state, &evently.SetPricing{Version: state.Event.Version, Rule: rule, DryRun: dryRun})
@@ -94,16 +76,26 @@ func (s *Server) setPricing(c *gin.Context) error {
 	return nil
 }
 
+// pricingAsked reads the rule that a request sets, and whether it is a dry run.
+func pricingAsked(c *gin.Context) (dryRun bool, rule *evently.PricingRule, err error) {
+	switch c.Query("dry_run") {
+	case "", "false":
+	case "true":
+		dryRun = true
+	default:
+		return false, nil, invalid("dry_run", "must be true or false")
+	}
+	var body pricingRuleBody
+	if err := decode(c, &body); err != nil {
+		return false, nil, err
+	}
+	rule, err = body.rule()
+	return dryRun, rule, err
+}
+
 func (s *Server) removePricing(c *gin.Context) error {
-	state, err := s.managedState(c)
+	state, err := s.matchedState(c, func() error { return nil })
 	if err != nil {
-		return err
-	}
-	tags, err := ifMatch(c)
-	if err != nil {
-		return err
-	}
-	if state, err = s.matchedState(c, state, tags); err != nil {
 		return err
 	}
 	event, err := s.priced(c, state, &evently.SetPricing{Version: state.Event.Version})

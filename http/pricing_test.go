@@ -236,7 +236,7 @@ func TestPricing_ListsFollowAtOnce(t *testing.T) {
 	box.observer = w.server
 	price := func() int64 {
 		t.Helper()
-		var list eventListJSON
+		var list listJSON[eventJSON]
 		w.do(t, "GET", "/events", "").decode(t, &list)
 		return list.Data[0].Tiers[0].PriceMinor
 	}

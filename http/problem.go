@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 
@@ -97,13 +98,15 @@ type problemField struct {
 }
 
 // problemType is the URI that names a code. It names and does not locate, so that it stays true wherever a node is served.
-func problemType(code evently.Code) string { return "urn:evently:problem:" + string(code) }
+func problemType(code evently.Code) string { return problemTypePrefix + string(code) }
+
+const problemTypePrefix = "urn:evently:problem:"
 
 // refusalOf returns what a client is told about an error. Errors that are no refusals are internal, except that a request
 // whose time is up or whose client has gone away is answered as unavailable: its outcome is unknown.
 func refusalOf(err error) *evently.Error {
-	var refusal *evently.Error
-	if errors.As(err, &refusal) {
+	refusal, plain := err.(*evently.Error) //nolint:errorlint // which errors.As takes ten times as long for
+	if plain || errors.As(err, &refusal) {
 		if _, known := problemKinds[refusal.Code]; known {
 			return refusal
 		}
@@ -130,17 +133,7 @@ func (s *Server) writeProblem(c *gin.Context, err error) {
 		panic(http.ErrAbortHandler)
 	}
 	kind := problemKinds[refusal.Code]
-	body := problem{
-		Type: problemType(refusal.Code), Title: kind.title, Status: kind.status, Detail: refusal.Detail,
-		Code: refusal.Code, RequestID: requestID(c),
-	}
-	for _, field := range refusal.Fields {
-		body.Errors = append(body.Errors, problemField(field))
-	}
-	if refusal.Code == evently.CodeSoldOut {
-		body.Available = &refusal.Available
-	}
-	s.metrics.refusals.WithLabelValues(string(refusal.Code)).Inc()
+	s.metrics.refusals.of(string(refusal.Code)).Inc()
 	header := c.Writer.Header()
 	delete(header, "Etag") // of the answer that the handler meant to give
 	delete(header, "Location")
@@ -152,11 +145,50 @@ func (s *Server) writeProblem(c *gin.Context, err error) {
 	}
 	header["Content-Type"] = problemMediaType
 	header["Cache-Control"] = noStore
-	encoded, err := json.Marshal(&body)
-	if err != nil {
-		panic("problem: " + err.Error()) // a struct of strings and numbers always encodes
+	buffer := answers.Get().(*[]byte)
+	*buffer = appendProblem((*buffer)[:0], refusal, kind, requestID(c))
+	writeBody(c, kind.status, *buffer)
+	answers.Put(buffer)
+}
+
+// appendProblem appends a problem, as encoding/json does. Refusals are by far the most answers of an event that is sold out.
+func appendProblem(dst []byte, refusal *evently.Error, kind problemKind, requestID string) []byte {
+	dst = append(append(append(dst, `{"type":"`...), problemTypePrefix...), refusal.Code...)
+	dst = appendText(append(dst, `","title":`...), kind.title)
+	dst = strconv.AppendInt(append(dst, `,"status":`...), int64(kind.status), 10)
+	dst = appendText(append(dst, `,"detail":`...), refusal.Detail)
+	dst = append(append(append(dst, `,"code":"`...), refusal.Code...), '"')
+	dst = append(append(append(dst, `,"request_id":"`...), requestID...), '"')
+	for i, field := range refusal.Fields {
+		if i == 0 {
+			dst = append(dst, `,"errors":[`...)
+		} else {
+			dst = append(dst, ',')
+		}
+		dst = appendText(append(dst, `{"field":`...), field.Field)
+		dst = append(appendText(append(dst, `,"message":`...), field.Message), '}')
 	}
-	writeBody(c, kind.status, encoded)
+	if len(refusal.Fields) > 0 {
+		dst = append(dst, ']')
+	}
+	if refusal.Code == evently.CodeSoldOut {
+		dst = strconv.AppendInt(append(dst, `,"available":`...), int64(refusal.Available), 10)
+	}
+	return append(dst, '}')
+}
+
+// appendText appends a string as encoding/json does.
+func appendText(dst []byte, text string) []byte {
+	for i := range len(text) {
+		if b := text[i]; b < ' ' || b >= utf8.RuneSelf || b == '"' || b == '\\' || b == '<' || b == '>' || b == '&' {
+			quoted, err := json.Marshal(text)
+			if err != nil {
+				panic("http: a text cannot be encoded: " + err.Error())
+			}
+			return append(dst, quoted...)
+		}
+	}
+	return append(append(append(dst, '"'), text...), '"')
 }
 
 func (s *Server) logFailure(c *gin.Context, level slog.Level, err error) {

@@ -9,7 +9,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"pgregory.net/rapid"
 
 	"github.com/evently/evently"
 )
@@ -72,6 +75,32 @@ func TestProblem_IsMadeOfTheRefusal(t *testing.T) {
 			t.Errorf("%s: Cache-Control is %q", code, got)
 		}
 	}
+}
+
+// The problems are put together by hand, and are what encoding/json makes of a problem to the byte.
+func TestProblem_IsEncodedAsByReflection(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(rapid.String(), rapid.StringMatching(`[ -~]*`))
+		refusal := &evently.Error{
+			Code:   rapid.SampledFrom(slices.Sorted(maps.Keys(problemKinds))).Draw(t, "code"),
+			Detail: text.Draw(t, "detail"), Available: rapid.Int().Draw(t, "available"),
+		}
+		kind := problemKinds[refusal.Code]
+		body := problem{
+			Type: problemType(refusal.Code), Title: kind.title, Status: kind.status, Detail: refusal.Detail, Code: refusal.Code,
+			RequestID: rapid.StringMatching(`[A-Za-z0-9._-]{1,128}`).Draw(t, "request_id"),
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "fields") {
+			field := evently.FieldError{Field: text.Draw(t, "field"), Message: text.Draw(t, "message")}
+			refusal.Fields, body.Errors = append(refusal.Fields, field), append(body.Errors, problemField(field))
+		}
+		if refusal.Code == evently.CodeSoldOut {
+			body.Available = &refusal.Available
+		}
+		if got, want := string(appendProblem(nil, refusal, kind, body.RequestID)), string(encoded(body)); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	})
 }
 
 func TestProblem_TellsWhatTheRefusalKnows(t *testing.T) {
@@ -156,7 +185,7 @@ func TestProblem_IsNotTheAnswerThatWasMeant(t *testing.T) {
 	if a.problem(t, evently.CodeUnavailable); a.header.Get("ETag") != "" || a.header.Get("Location") != "" {
 		t.Errorf("%v", a.header)
 	}
-	if n := testutil.ToFloat64(w.server.metrics.refusals.WithLabelValues(string(evently.CodeUnavailable))); n != 1 {
+	if n := testutil.ToFloat64(w.server.metrics.refusals.of(string(evently.CodeUnavailable))); n != 1 {
 		t.Errorf("%v counted", n)
 	}
 }

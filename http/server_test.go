@@ -38,6 +38,7 @@ func TestConfig_IsChecked(t *testing.T) {
 		"proxies":        func(c *Config) { c.TrustedProxies = []string{"proxy.example"} },
 		"no randomness":  func(c *Config) { c.Rand = strings.NewReader("") },
 		"negative bound": func(c *Config) { c.InFlightMax = -1 },
+		"access log":     func(c *Config) { c.AccessLog = -1 },
 		"hold too long":  func(c *Config) { c.HoldTTL = evently.HoldTTLMax + time.Second },
 		"half a second":  func(c *Config) { c.HoldTTL = 1500 * time.Millisecond },
 		"access TTL":     func(c *Config) { c.Tokens.AccessTTL = -time.Minute },

@@ -249,12 +249,12 @@ func newStreamWriter(c *gin.Context, takeMax time.Duration) *streamWriter {
 	// A deadline for reading would be taken for a client that hung up. Errors mean that the connection is closed, which the first
 	// write finds out.
 	_ = w.control.SetReadDeadline(time.Time{})
-	if conn, ours := c.Request.Context().Value(connectionKey{}).(*connection); ours {
+	if conn := exchangeOf(c).conn; conn != nil {
 		if tcp, bounded := conn.Conn.(interface{ SetWriteBuffer(bytes int) error }); bounded {
 			_ = tcp.SetWriteBuffer(streamBufferBytes)
 		}
 	}
-	moved(c.Request, sending)
+	exchangeOf(c).conn.move(sending)
 	return w
 }
 

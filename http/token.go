@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"strings"
 	"sync"
@@ -48,7 +49,8 @@ const (
 	kidLenMax         = 64
 
 	tokenLenMax       = 4 << 10
-	verifiedTokensMax = 100_000 // some 120 bytes each
+	verifiedTokensMax = 100_000 // some 500 bytes each
+	tokenShards       = 16      // of those verified, each with a lock of its own
 )
 
 func (t *TokenConfig) complete() error {
@@ -86,14 +88,25 @@ type tokens struct {
 
 	hits, misses prometheus.Counter
 
-	mu sync.Mutex
-	// verified remembers tokens by their digest, for verifying one costs more than all else that is done with it here.
-	verified *lru[[sha256.Size]byte, verifiedToken]
+	// verified remembers tokens, for verifying one costs more than all else that is done with it here. They are found by a hash with
+	// a random key, and are the ones only if all of their text is the same. How long that comparison takes tells nothing: to have a
+	// token compared with another one takes a collision of hashes that nobody can see.
+	seed     maphash.Seed
+	verified [tokenShards]struct {
+		sync.Mutex
+		*lru[uint64, knownToken]
+	}
 }
 
 type verifiedToken struct {
 	who       evently.Principal
 	expiresAt time.Time
+}
+
+// knownToken is a token that was verified.
+type knownToken struct {
+	text string
+	verifiedToken
 }
 
 // claims are the content of an access token.
@@ -110,7 +123,10 @@ func newTokens(config TokenConfig, now func() time.Time, metrics *metrics) *toke
 		parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithIssuer(config.Issuer),
 			jwt.WithAudience(config.Audience), jwt.WithExpirationRequired(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(now)),
 		hits: metrics.caches.WithLabelValues("tokens", "hit"), misses: metrics.caches.WithLabelValues("tokens", "miss"),
-		verified: newLRU[[sha256.Size]byte, verifiedToken](verifiedTokensMax),
+		seed: maphash.MakeSeed(),
+	}
+	for i := range t.verified {
+		t.verified[i].lru = newLRU[uint64, knownToken](verifiedTokensMax / tokenShards)
 	}
 	for _, secret := range config.Secrets {
 		t.keys[secret.KID] = secret.Key
@@ -136,29 +152,29 @@ func (t *tokens) sign(who evently.Principal) (string, error) {
 	return text, nil
 }
 
-// verify returns who an access token speaks for. Whether the session was revoked is for the caller to ask.
-func (t *tokens) verify(text string) (evently.Principal, error) {
+// verify returns who an access token speaks for at a moment. Whether the session was revoked is for the caller to ask.
+func (t *tokens) verify(text string, now time.Time) (evently.Principal, error) {
 	if len(text) > tokenLenMax {
 		return evently.Principal{}, fmt.Errorf("access token of %d bytes", len(text))
 	}
-	var buf [512]byte
-	digest := sha256.Sum256(append(buf[:0], text...))
-	t.mu.Lock()
-	if known := t.verified.get(digest); known != nil && t.now().Before(known.expiresAt) {
+	hash := maphash.String(t.seed, text)
+	verified := &t.verified[hash%tokenShards]
+	verified.Lock()
+	if known := verified.get(hash); known != nil && known.text == text && now.Before(known.expiresAt) {
 		who := known.who
-		t.mu.Unlock()
+		verified.Unlock()
 		t.hits.Inc()
 		return who, nil
 	}
-	t.mu.Unlock()
+	verified.Unlock()
 	t.misses.Inc()
 	token, err := t.parse(text)
 	if err != nil {
 		return evently.Principal{}, fmt.Errorf("verify access token: %w", err)
 	}
-	t.mu.Lock()
-	t.verified.put(digest, token)
-	t.mu.Unlock()
+	verified.Lock()
+	verified.put(hash, knownToken{text, token})
+	verified.Unlock()
 	return token.who, nil
 }
 

@@ -3,6 +3,7 @@ package http
 import (
 	"bytes"
 	"encoding/base64"
+	"hash/maphash"
 	"maps"
 	"net/http"
 	"strings"
@@ -129,7 +130,7 @@ func TestToken_Header(t *testing.T) {
 			t.Errorf("%.40q: WWW-Authenticate is %q", headers, got)
 		}
 	}
-	if got, err := w.server.tokens.verify(text); err != nil || got != who {
+	if got, err := w.server.tokens.verify(text, w.clock.Now()); err != nil || got != who {
 		t.Errorf("verify gives %+v, %v, want %+v", got, err, who)
 	}
 }
@@ -146,8 +147,12 @@ func TestToken_ExpiresThoughItIsRemembered(t *testing.T) {
 	if hits, misses := testutil.ToFloat64(w.server.tokens.hits), testutil.ToFloat64(w.server.tokens.misses); hits != 1 || misses != 1 {
 		t.Errorf("%v hits and %v misses counted", hits, misses)
 	}
-	if n := w.server.tokens.verified.len(); n != 1 {
-		t.Errorf("%d tokens remembered", n)
+	remembered := 0
+	for i := range w.server.tokens.verified {
+		remembered += len(w.server.tokens.verified[i].at)
+	}
+	if remembered != 1 {
+		t.Errorf("%d tokens remembered", remembered)
 	}
 	w.clock.add(accessTTLDefault - time.Second)
 	if a := ask(); a.status != http.StatusOK {
@@ -155,6 +160,29 @@ func TestToken_ExpiresThoughItIsRemembered(t *testing.T) {
 	}
 	w.clock.add(time.Second)
 	ask().problem(t, evently.CodeUnauthenticated)
+}
+
+// A remembered token vouches for no other text, should the two have the same hash.
+func TestToken_IsNotTakenForOneOfTheSameHash(t *testing.T) {
+	w := newSite(t, nil, whoRoutes...)
+	bearer, who := w.token(t, evently.RoleUser)
+	text := strings.TrimPrefix(bearer, "Bearer ")
+	tokens := w.server.tokens
+	collide := func(text string) {
+		hash := maphash.String(tokens.seed, text)
+		admin := verifiedToken{evently.Principal{User: 1, Role: evently.RoleAdmin}, w.clock.Now().Add(time.Hour)}
+		tokens.verified[hash%tokenShards].put(hash, knownToken{"of the same hash", admin})
+	}
+	collide(text)
+	for range 2 {
+		if got, err := tokens.verify(text, w.clock.Now()); err != nil || got != who {
+			t.Errorf("got %+v, %v, want %+v", got, err, who)
+		}
+	}
+	collide("forged")
+	if got, err := tokens.verify("forged", w.clock.Now()); err == nil {
+		t.Errorf("a forged token speaks for %+v", got)
+	}
 }
 
 // A new secret signs as soon as it is first, and the old one is good for what it signed until it is dropped.

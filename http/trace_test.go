@@ -90,7 +90,7 @@ func TestTrace_ReachesTheEngine(t *testing.T) {
 }
 
 func TestTrace_StandsInTheLogs(t *testing.T) {
-	w := newSite(t, func(c *Config) { c.AccessLog = true }, route{method: "GET", path: "/broken", handle: func(*gin.Context) error {
+	w := newSite(t, func(c *Config) { c.AccessLog = 1 }, route{method: "GET", path: "/broken", handle: func(*gin.Context) error {
 		return errors.New("disk on fire")
 	}})
 	for _, c := range []struct {

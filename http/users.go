@@ -25,12 +25,6 @@ var (
 	usersQuery = []string{"q", "role", "limit", "cursor"}
 )
 
-// listJSON is a page of a list.
-type listJSON[T any] struct {
-	Data       []T     `json:"data"`
-	NextCursor *string `json:"next_cursor"`
-}
-
 func (s *Server) listUsers(c *gin.Context) error {
 	var fields evently.FieldErrors
 	filter := evently.UserFilter{Text: strings.TrimSpace(c.Query("q"))}
@@ -52,11 +46,7 @@ func (s *Server) listUsers(c *gin.Context) error {
 	if err != nil {
 		return fmt.Errorf("list users: %w", err)
 	}
-	data := make([]userJSON, len(users))
-	for i, user := range users {
-		data[i] = newUserJSON(user)
-	}
-	writeJSON(c, http.StatusOK, listJSON[userJSON]{data, nextCursor(next, usersByTime)})
+	writeList(c, users, newUserJSON, nextCursor(next, usersByTime))
 	return nil
 }
 
@@ -98,12 +88,8 @@ func (s *Server) changeRole(c *gin.Context) error {
 	var asked struct {
 		Role string `json:"role"`
 	}
-	if err := decode(c, &asked); err != nil {
-		return err
-	}
-	var fields evently.FieldErrors
-	role := checkRole(&fields, asked.Role)
-	if err := fields.Err(); err != nil {
+	var role evently.Role
+	if err := decodeChecked(c, &asked, func(fields *evently.FieldErrors) { role = checkRole(fields, asked.Role) }); err != nil {
 		return err
 	}
 	user, revoked, err := s.config.Accounts.ChangeRole(c.Request.Context(), id, role, s.origin(c))

@@ -102,11 +102,7 @@ func (s *Server) listWaiters(c *gin.Context, filter evently.WaiterFilter, order 
 	if err != nil {
 		return err
 	}
-	body := &waiterListJSON{Data: make([]*waiterJSON, len(list)), NextCursor: nextCursor(next, order)}
-	for i, waiter := range list {
-		body.Data[i] = newWaiterJSON(waiter)
-	}
-	writeJSON(c, http.StatusOK, body)
+	writeList(c, list, newWaiterJSON, nextCursor(next, order))
 	return nil
 }
 

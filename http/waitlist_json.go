@@ -27,12 +27,6 @@ type waiterItemJSON struct {
 	Quantity int    `json:"quantity"`
 }
 
-// waiterListJSON is a page of a waitlist.
-type waiterListJSON struct {
-	Data       []*waiterJSON `json:"data"`
-	NextCursor *string       `json:"next_cursor"`
-}
-
 func newWaiterJSON(w *evently.WaiterState) *waiterJSON {
 	body := &waiterJSON{
 		ID: w.ID.String(), EventID: w.ID.Event.String(), UserID: w.User.String(), Status: waiterStatus(w),

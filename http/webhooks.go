@@ -123,11 +123,7 @@ func (s *Server) listWebhooks(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	data := make([]webhookJSON, len(list))
-	for i, webhook := range list {
-		data[i] = newWebhookJSON(webhook)
-	}
-	writeJSON(c, http.StatusOK, listJSON[webhookJSON]{data, nextCursor(next, webhooksByTime)})
+	writeList(c, list, newWebhookJSON, nextCursor(next, webhooksByTime))
 	return nil
 }
 
@@ -240,11 +236,7 @@ func (s *Server) listDeliveries(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	data := make([]deliveryJSON, len(list))
-	for i, delivery := range list {
-		data[i] = newDeliveryJSON(delivery)
-	}
-	writeJSON(c, http.StatusOK, listJSON[deliveryJSON]{data, nextCursor(next, deliveriesByTime)})
+	writeList(c, list, newDeliveryJSON, nextCursor(next, deliveriesByTime))
 	return nil
 }
 

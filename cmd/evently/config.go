@@ -50,7 +50,7 @@ type Config struct {
 	HoldTTL                 time.Duration
 	PricingInterval         time.Duration // 0: off
 	Consumers               string
-	AccessLog               string
+	AccessLog               int // one request of so many; 0: none
 	StreamClientsMax        int
 	StreamClientsPerAddress int
 
@@ -208,8 +208,8 @@ func (c *Config) settings() []setting {
 			help: "off leaves what follows bookings to other nodes, of which one must have it on: analytics, mails, webhooks and jobs",
 		},
 		{
-			name: "access_log", group: node, value: wordValue{&c.AccessLog, []string{on, off}}, fallback: off,
-			help: "on logs every request",
+			name: "access_log", group: node, value: shareValue{&c.AccessLog}, fallback: off,
+			help: "on logs every request; a share such as 1/100 logs one of a hundred, and all that are answered with 500 or more",
 		},
 		{
 			name: "stream_clients_max", group: node, value: countValue{&c.StreamClientsMax, 1, 1_000_000}, fallback: "10000",
@@ -421,6 +421,15 @@ func (c *Config) tokenSecrets() []http.Secret {
 		}
 	}
 	return secrets
+}
+
+// secretKeys are the keys of tokenSecrets: what is stored is sealed under the first, and may be under one of the others.
+func (c *Config) secretKeys() [][]byte {
+	var keys [][]byte
+	for _, secret := range c.tokenSecrets() {
+		keys = append(keys, secret.Key)
+	}
+	return keys
 }
 
 // remoteTLS is what protects messages between nodes, or nil for plain text.

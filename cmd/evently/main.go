@@ -27,6 +27,7 @@ func main() {
 			os.Exit(exitFailed)
 		}
 	}()
+	go collectGarbage(ctx)
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv)
 	if code == exitRestart {
 		code = exitOK // when it was asked to stop meanwhile

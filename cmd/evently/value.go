@@ -126,6 +126,39 @@ func (v countValue) set(text string) error {
 
 func (v countValue) String() string { return strconv.Itoa(*v.field) }
 
+// shareValue is one of a number: on is one of one, off none, which is 0.
+type shareValue struct{ field *int }
+
+const shareMax = 1_000_000
+
+func (v shareValue) set(text string) error {
+	switch text {
+	case off:
+		*v.field = 0
+		return nil
+	case on:
+		*v.field = 1
+		return nil
+	}
+	of, found := strings.CutPrefix(text, "1/")
+	n, err := strconv.Atoi(of)
+	if !found || err != nil || n < 1 || n > shareMax {
+		return fmt.Errorf("must be on, off, or a share such as 1/100, down to 1/%d", shareMax)
+	}
+	*v.field = n
+	return nil
+}
+
+func (v shareValue) String() string {
+	switch *v.field {
+	case 0:
+		return off
+	case 1:
+		return on
+	}
+	return "1/" + strconv.Itoa(*v.field)
+}
+
 // addressValue is host:port.
 type addressValue struct{ field *string }
 
