@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,12 +18,7 @@ import (
 	"github.com/evently/evently/cmd/evently/proctest"
 	"github.com/evently/evently/store"
 	"github.com/evently/evently/store/embedded"
-	"github.com/evently/evently/store/pgtest"
 )
-
-func TestMain(m *testing.M) {
-	os.Exit(proctest.Wrap(pgtest.Wrap(m, nil)).Run())
-}
 
 // cluster starts nodes over a Postgres that flushes every commit to disk.
 func nodes(b *testing.B, count int, profile string) *proctest.Cluster {
@@ -38,10 +31,10 @@ func nodes(b *testing.B, count int, profile string) *proctest.Cluster {
 }
 
 // placed is the node that an event belongs to.
-func placed(b *testing.B, c *proctest.Cluster, admin, event string) *proctest.Member {
+func placed(b *testing.B, c *proctest.Cluster, admin string, event evently.EventID) *proctest.Member {
 	b.Helper()
 	var system struct{ Placement struct{ Node string } }
-	answer := c.Members[0].Client(b, admin).Must(b, http.StatusOK, "GET", "/admin/analytics/system?event_id="+event, "", "")
+	answer := c.Members[0].Client(b, admin).Must(b, http.StatusOK, "GET", "/admin/analytics/system?event_id="+event.String(), "", "")
 	if err := json.Unmarshal(answer.Body, &system); err != nil {
 		b.Fatal(err)
 	}
@@ -54,8 +47,6 @@ func placed(b *testing.B, c *proctest.Cluster, admin, event string) *proctest.Me
 	return nil
 }
 
-func address(s *proctest.Server) string { return strings.TrimPrefix(s.API, "http://") }
-
 // BenchmarkHop books seats of one event over HTTP, in turns at the node that owns it and at the other node of two, which
 // forwards every request. Both nodes, Postgres and the clients share the machine. Run it on an idle one:
 //
@@ -64,7 +55,7 @@ func BenchmarkHop(b *testing.B) {
 	const roundTime = 4 * time.Second
 	c := nodes(b, 2, "lan")
 	admin := c.Members[0].Login(b)
-	tokens := c.Members[0].Users(b, 32)
+	users := registered(b, &c.Members[0].Server, 32)
 	for _, connections := range []int{64, 256} {
 		b.Run(fmt.Sprint(connections), func(b *testing.B) {
 			var rates [2]float64 // at the owner, at the other node
@@ -76,8 +67,8 @@ func BenchmarkHop(b *testing.B) {
 					if way == 1 {
 						node = c.Members[1-owner.Number]
 					}
-					result := bookHot(b, &node.Server, &owner.Server, event, tokens, connections, roundTime)
-					rates[way] += result.PerSecond() / float64(b.N)
+					result := bookHot(b, &node.Server, &owner.Server, event, users, connections, roundTime)
+					rates[way] += result.Done / float64(b.N)
 				}
 			}
 			b.ReportMetric(rates[0], "local-bookings/s")
@@ -98,24 +89,23 @@ func BenchmarkMove(b *testing.B) {
 	const events, clients = 10_000, 64
 	c := nodes(b, 3, "lan")
 	admin := c.Members[0].Login(b)
-	token := c.Members[0].Users(b, 1)[0]
+	user := registered(b, &c.Members[0].Server, 1)[0]
 	leaving, staying := c.Members[2], c.Members[:2]
-	made := make([]string, events)
-	each(b, clients, events, func(client *Client, event int) error {
-		var err error
-		made[event], err = publish(client, address(&c.Members[event%2].Server), admin, 1000)
-		return err
-	}, staying...)
-	book := func(key uint64, events []string) time.Duration {
+	made, err := PublishEvents(b.Context(), c.Members[0].API, admin, "Event", events, 1000)
+	if err != nil {
+		b.Fatal(err)
+	}
+	book := func(key uint64, events []evently.EventID) time.Duration {
 		began := time.Now()
 		each(b, clients, len(events), func(client *Client, event int) error {
+			request := (&Endpoint{host: "cluster"}).AppendBook(nil, events[event], user.Token, Key{Number: key})
 			for {
-				status, body, err := client.Do(NewBook("cluster", events[event], token).With(key))
-				if err != nil || status == http.StatusCreated {
+				answer, err := client.Do(b.Context(), request)
+				if err != nil || answer.Status == http.StatusCreated {
 					return err
 				}
-				if status != http.StatusServiceUnavailable {
-					return fmt.Errorf("%d %s", status, body)
+				if answer.Status != http.StatusServiceUnavailable {
+					return fmt.Errorf("%d %s", answer.Status, answer.Body)
 				}
 			}
 		}, staying...)
@@ -148,7 +138,7 @@ func BenchmarkMove(b *testing.B) {
 }
 
 // owned returns the events that a member owns, as a member without events finds them that joins for this question.
-func owned(b *testing.B, c *proctest.Cluster, owner *proctest.Member, events []string) (found []string) {
+func owned(b *testing.B, c *proctest.Cluster, owner *proctest.Member, events []evently.EventID) (found []evently.EventID) {
 	b.Helper()
 	pool, err := store.Open(b.Context(), c.Postgres.DSN(), store.PoolOptions{})
 	if err != nil {
@@ -173,7 +163,7 @@ func owned(b *testing.B, c *proctest.Cluster, owner *proctest.Member, events []s
 	})
 	id := owner.ID(b)
 	for _, event := range events {
-		if member, _ := observer.Owner(actors.Kind, event); member == id {
+		if member, _ := observer.Owner(actors.Kind, event.String()); member == id {
 			found = append(found, event)
 		}
 	}
@@ -191,11 +181,7 @@ func each(b *testing.B, clients, count int, do func(client *Client, number int) 
 	var all sync.WaitGroup
 	for n := range clients {
 		all.Go(func() {
-			client, err := Dial(address(&members[n%len(members)].Server))
-			if err != nil {
-				b.Error(err)
-				return
-			}
+			client := endpoint(b, &members[n%len(members)].Server).Client()
 			defer client.Close()
 			for number := int(next.Add(1)) - 1; number < count && !b.Failed(); number = int(next.Add(1)) - 1 {
 				if err := do(client, number); err != nil {
@@ -209,32 +195,6 @@ func each(b *testing.B, clients, count int, do func(client *Client, number int) 
 	if b.Failed() {
 		b.FailNow()
 	}
-}
-
-// plentiful makes an event that no round of a benchmark sells out.
-func plentiful(b *testing.B, at *proctest.Server, admin string) (id string) {
-	b.Helper()
-	client, err := Dial(address(at))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer client.Close()
-	if id, err = publish(client, address(at), admin, evently.CapacityMax); err != nil {
-		b.Fatal(err)
-	}
-	return id
-}
-
-// publish makes an event and returns its id.
-func publish(client *Client, host, admin string, capacity int) (id string, err error) {
-	body := proctest.EventBody("Event", capacity, 24*time.Hour)
-	status, answer, err := client.Do(fmt.Appendf(nil, "POST /admin/events HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n"+
-		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", host, admin, len(body), body))
-	if err != nil || status != http.StatusCreated {
-		return "", fmt.Errorf("%d %s: %w", status, answer, err)
-	}
-	var event struct{ ID string }
-	return event.ID, json.Unmarshal(answer, &event)
 }
 
 // BenchmarkRecovery kills the node with the most events of three without a word, and books each event until the last one has

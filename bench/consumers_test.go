@@ -49,7 +49,7 @@ func consumersRound(b *testing.B, with bool, connections int, during time.Durati
 		setting = "--consumers=on"
 	}
 	node := proctest.Up(b, dir, append([]string{setting}, quiet...)...)
-	admin, tokens := node.Login(b), node.Users(b, 32)
+	admin, users := node.Login(b), registered(b, &node.Server, 32)
 	event := plentiful(b, &node.Server, admin)
 	client := node.Client(b, admin)
 	if with {
@@ -61,12 +61,12 @@ func consumersRound(b *testing.B, with bool, connections int, during time.Durati
 	if with {
 		watching.Go(func() { lag = watch(ctx, b, client) })
 	}
-	result := bookHot(b, &node.Server, &node.Server, event, tokens, connections, during)
+	result := bookHot(b, &node.Server, &node.Server, event, users, connections, during)
 	ended := time.Now()
 	cancel()
 	watching.Wait()
 	if with {
-		await(b, client, result.Booked)
+		await(b, client, result.Outcomes["booked"])
 		later = time.Since(ended)
 	}
 	node.Signal(b, syscall.SIGTERM)
@@ -74,7 +74,7 @@ func consumersRound(b *testing.B, with bool, connections int, during time.Durati
 		b.Fatalf("exit %d", exit)
 	}
 	proctest.Verified(b, dir)
-	return result.PerSecond(), lag, later
+	return result.Done, lag, later
 }
 
 // figures is what the benchmark looks at of GET /admin/analytics.

@@ -1,0 +1,20 @@
+package peers
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/evently/evently/store"
+	"github.com/evently/evently/store/pgtest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(pgtest.Wrap(m, migrate))
+}
+
+func migrate(ctx context.Context, dsn string) error {
+	return store.Migrate(ctx, dsn, slog.New(slog.DiscardHandler))
+}

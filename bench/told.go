@@ -1,0 +1,36 @@
+package bench
+
+import "github.com/evently/evently"
+
+// Told is what clients were told by a target: what an audit holds against what is stored. Loads add to it.
+type Told struct {
+	Promises []Promise
+	// Unknown counts bookings without an answer, or with one that says nothing about the outcome, by event. So many rows may be
+	// there that nobody was told of.
+	Unknown map[evently.EventID]int
+	// Doubled says of keys that were answered with different reservations.
+	Doubled []string
+}
+
+// Promise is a reservation that a client was told of.
+type Promise struct {
+	ID     evently.ReservationID
+	User   evently.UserID
+	Status evently.ReservationStatus // the last one that was told
+	Unsure bool                      // a later request had no answer: it may have been carried out, or not
+}
+
+func (t *Told) merge(other *Told) {
+	t.Promises = append(t.Promises, other.Promises...)
+	t.Doubled = append(t.Doubled, other.Doubled...)
+	for event, n := range other.Unknown {
+		t.unknown(event, n)
+	}
+}
+
+func (t *Told) unknown(event evently.EventID, n int) {
+	if t.Unknown == nil {
+		t.Unknown = make(map[evently.EventID]int)
+	}
+	t.Unknown[event] += n
+}
