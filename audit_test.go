@@ -3,6 +3,7 @@ package evently
 import (
 	"fmt"
 	"maps"
+	"slices"
 )
 
 // auditParts returns an error when the parts of a ledger disagree with each other.
@@ -29,8 +30,8 @@ func (l *Ledger) auditParts() error {
 		switch {
 		case r.status == Held:
 			held++
-			if l.due.slots[r.position] != slot || l.due.expires[r.position] != s.expiresAt(slot) {
-				return fmt.Errorf("record %d: the due heap has %d there", slot, l.due.slots[r.position])
+			if err := l.due.audit(s, slot, s.expiresAt(slot)); err != nil {
+				return fmt.Errorf("record %d: %w", slot, err)
 			}
 		case !r.status.Live():
 			ended++
@@ -49,14 +50,18 @@ func (l *Ledger) auditParts() error {
 	case live+ended != used, s.byToken.len != used, s.byKey.len != keyed, len(s.more) != more:
 		return fmt.Errorf("%d live and %d ended in %d records: %d by token, %d of %d by key, %d of %d with more items",
 			live, ended, used, s.byToken.len, s.byKey.len, keyed, len(s.more), more)
-	case len(l.due.slots) != held, len(l.due.expires) != held, int(l.ended.next-l.ended.first) != ended, l.live != live:
-		return fmt.Errorf("%d held, %d live, %d ended: the heap has %d, the endings %d, the count is %d", held, live, ended,
-			len(l.due.slots), l.ended.next-l.ended.first, l.live)
+	case l.due.len() != held, len(l.due.heap.expires) != len(l.due.heap.slots), int(l.ended.next-l.ended.first) != ended, l.live != live:
+		return fmt.Errorf("%d held, %d live, %d ended: %d are due, the endings are %d, the count is %d", held, live, ended,
+			l.due.len(), l.ended.next-l.ended.first, l.live)
 	}
-	for i := 1; i < len(l.due.expires); i++ {
-		if parent := (i - 1) / dueArity; l.due.expires[parent] > l.due.expires[i] {
-			return fmt.Errorf("due heap: %d at %d is later than %d at %d", l.due.expires[parent], parent, l.due.expires[i], i)
+	heap, queue := l.due.heap.expires, l.due.queue.expires
+	for i := 1; i < len(heap); i++ {
+		if parent := (i - 1) / dueArity; heap[parent] > heap[i] {
+			return fmt.Errorf("due heap: %d at %d is later than %d at %d", heap[parent], parent, heap[i], i)
 		}
+	}
+	if !slices.IsSorted(queue[l.due.queue.head:]) {
+		return fmt.Errorf("due queue: %v is not in order", queue)
 	}
 	for i := l.ended.first + 1; l.ended.first != l.ended.next && i != l.ended.next; i++ {
 		if before, after := l.ended.at(i-1), l.ended.at(i); before.seq >= after.seq || before.at > after.at {

@@ -96,6 +96,14 @@ func found[T any](result *T, err, absent error, format string, args ...any) (*T,
 	return result, nil
 }
 
+// collect gives all rows of a query, or the error of either.
+func collect[T any](rows pgx.Rows, err error, scan pgx.RowToFunc[T]) ([]T, error) {
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scan)
+}
+
 // usersSQL is served by users_by_age. A filter for a text reads users until the page is full.
 const usersSQL = `
 select ` + userColumns + `
@@ -113,10 +121,7 @@ func (a *Accounts) Users(ctx context.Context, filter evently.UserFilter, page ev
 		id = int64(page.After.Token)
 	}
 	rows, err := a.pool.Query(ctx, usersSQL, before, id, filter.Role, containing(filter.Text), limit+1)
-	if err != nil {
-		return nil, nil, failed(err, "list users")
-	}
-	users, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*evently.User, error) { return scanUser(row) })
+	users, err := collect(rows, err, func(row pgx.CollectableRow) (*evently.User, error) { return scanUser(row) })
 	if err != nil {
 		return nil, nil, failed(err, "list users")
 	}
@@ -143,10 +148,7 @@ func (a *Accounts) ChangeRole(ctx context.Context, id evently.UserID, role event
 ) {
 	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, lockAdminsSQL)
-		if err != nil {
-			return err
-		}
-		admins, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		admins, err := collect(rows, err, pgx.RowTo[int64])
 		if err != nil {
 			return err
 		}

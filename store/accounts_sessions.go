@@ -131,10 +131,7 @@ limit $3`
 // Sessions implements evently.Accounts.
 func (a *Accounts) Sessions(ctx context.Context, user evently.UserID, now time.Time) ([]*evently.Session, error) {
 	rows, err := a.pool.Query(ctx, sessionsSQL, int64(user), now, evently.SessionsMax)
-	if err != nil {
-		return nil, failed(err, "list sessions of user %s", user)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*evently.Session, error) {
+	list, err := collect(rows, err, func(row pgx.CollectableRow) (*evently.Session, error) {
 		var s evently.Session
 		var owner int64
 		err := row.Scan((*[16]byte)(&s.ID), &owner, &s.CreatedAt, &s.LastUsedAt, &s.ExpiresAt, &s.UserAgent, &s.IP)
@@ -183,10 +180,7 @@ returning session_id`
 // revokeAll ends the live sessions of a user but one, which may be zero.
 func revokeAll(ctx context.Context, tx pgx.Tx, user evently.UserID, but evently.SessionID, at time.Time) ([]evently.SessionID, error) {
 	rows, err := tx.Query(ctx, revokeAllSQL, int64(user), [16]byte(but), milliseconds(at))
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, scanSessionID)
+	return collect(rows, err, scanSessionID)
 }
 
 func scanSessionID(row pgx.CollectableRow) (id evently.SessionID, err error) {
@@ -220,10 +214,7 @@ const revokedSessionsSQL = `select session_id from sessions where revoked_at >= 
 // commits: ask again from some seconds before the last question.
 func (a *Accounts) RevokedSessions(ctx context.Context, since time.Time) ([]evently.SessionID, error) {
 	rows, err := a.pool.Query(ctx, revokedSessionsSQL, milliseconds(since), revokedMax)
-	if err != nil {
-		return nil, failed(err, "list revoked sessions")
-	}
-	list, err := pgx.CollectRows(rows, scanSessionID)
+	list, err := collect(rows, err, scanSessionID)
 	if err != nil {
 		return nil, failed(err, "list revoked sessions")
 	}

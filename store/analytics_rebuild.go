@@ -190,10 +190,7 @@ func countAgain(ctx context.Context, generation int32, begin func(step func(tx p
 	for after, done := eventIDMin, false; !done; {
 		err := begin(func(tx pgx.Tx) error {
 			rows, err := tx.Query(ctx, rebuildSpansSQL, int64(after), rebuildStepEvents)
-			if err != nil {
-				return err
-			}
-			spans, err := pgx.CollectRows(rows, scanSpan)
+			spans, err := collect(rows, err, scanSpan)
 			if done = len(spans) == 0; err != nil || done {
 				return err
 			}
@@ -236,10 +233,7 @@ func finishRebuild(ctx context.Context, conn *pgx.Conn, shown, next int32, dryRu
 			return err
 		}
 		rows, err := tx.Query(ctx, differingSumsSQL, shown, next, RebuildDifferencesMax)
-		if err != nil {
-			return err
-		}
-		if r.Differences, err = pgx.CollectRows(rows, scanSumDifference); err != nil {
+		if r.Differences, err = collect(rows, err, scanSumDifference); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, countSumsSQL, next).Scan(&r.Sums); err != nil || dryRun {

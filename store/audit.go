@@ -186,10 +186,7 @@ func (q *auditQuery) merge(parts []auditPart) (keys []auditKey, next *evently.Cu
 // collect reads a part of which q.limit keys were asked for.
 func (q *auditQuery) collect(rows pgx.Rows, err error) (auditPart, error) {
 	part := auditPart{end: auditKeyMin}
-	if err != nil {
-		return part, err
-	}
-	part.keys, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (k auditKey, err error) {
+	part.keys, err = collect(rows, err, func(row pgx.CollectableRow) (k auditKey, err error) {
 		var at time.Time
 		err = row.Scan(&at, &k.event, &k.seq)
 		k.at = at.UnixMilli()
@@ -522,10 +519,7 @@ func readSecurityLines(ctx context.Context, tx pgx.Tx, ids []int64) (map[int64]*
 		return lines, nil
 	}
 	rows, err := tx.Query(ctx, securityLinesSQL, ids)
-	if err != nil {
-		return nil, err
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*evently.SecurityEntry, error) {
+	list, err := collect(rows, err, func(row pgx.CollectableRow) (*evently.SecurityEntry, error) {
 		var e evently.SecurityEntry
 		var user, actor int64
 		var session pgtype.UUID

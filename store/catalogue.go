@@ -211,10 +211,7 @@ func (c *Catalogue) States(ctx context.Context, filter evently.EventFilter, page
 	rows, err := c.pool.Query(ctx, query, containing(filter.Text), filter.Category, filter.City,
 		bound(filter.From, pgtype.NegativeInfinity), bound(filter.To, pgtype.Infinity),
 		int64(filter.Organizer), numbers(filter.Statuses), first(after.Order), int64(after.Event), limit+1)
-	if err != nil {
-		return nil, nil, failed(err, "list events")
-	}
-	states, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*evently.State, error) { return scanState(row) })
+	states, err := collect(rows, err, func(row pgx.CollectableRow) (*evently.State, error) { return scanState(row) })
 	if err != nil {
 		return nil, nil, failed(err, "list events")
 	}
@@ -240,10 +237,7 @@ limit $3`
 // PricedEvents implements evently.Catalogue.
 func (c *Catalogue) PricedEvents(ctx context.Context, after evently.EventID, limit int) ([]evently.EventID, error) {
 	rows, err := c.pool.Query(ctx, pricedEventsSQL, evently.EventPublished, int64(after), limit)
-	if err != nil {
-		return nil, failed(err, "list priced events")
-	}
-	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (evently.EventID, error) {
+	events, err := collect(rows, err, func(row pgx.CollectableRow) (evently.EventID, error) {
 		var id int64
 		err := row.Scan(&id)
 		return evently.EventID(id), err

@@ -49,10 +49,7 @@ order by s.number, j.seq`
 func ReadSpans(ctx context.Context, tx pgx.Tx, spans []Span, each func(*FeedEntry) error) error {
 	events, after, upto := spanColumns(spans)
 	rows, err := tx.Query(ctx, readSpansSQL, events, after, upto)
-	if err != nil {
-		return fmt.Errorf("read the journal: %w", err)
-	}
-	entries, err := pgx.CollectRows(rows, scanFeedEntry)
+	entries, err := collect(rows, err, scanFeedEntry)
 	if err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}

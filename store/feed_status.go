@@ -63,10 +63,7 @@ delete from parked_entries where consumer = $1 and event_id = $2 and seq = $3`
 // Consumers lists the consumers of the feed that ever ran, by name.
 func Consumers(ctx context.Context, pool *pgxpool.Pool) ([]ConsumerStatus, error) {
 	rows, err := pool.Query(ctx, consumersSQL)
-	if err != nil {
-		return nil, failed(err, "list consumers")
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s ConsumerStatus, err error) {
+	list, err := collect(rows, err, func(row pgx.CollectableRow) (s ConsumerStatus, err error) {
 		var steppedAt, asOf *time.Time
 		var lagMillis int64
 		err = row.Scan(&s.Name, &s.FromNow, &s.StartedAt, &steppedAt, &asOf, &s.Behind, &lagMillis, &s.Parked)
@@ -83,10 +80,7 @@ func Consumers(ctx context.Context, pool *pgxpool.Pool) ([]ConsumerStatus, error
 // Parked lists the first parked entries, ParkedListMax at most, of a consumer or, with "", of all.
 func Parked(ctx context.Context, pool *pgxpool.Pool, consumer string) ([]ParkedEntry, error) {
 	rows, err := pool.Query(ctx, parkedSQL, consumer, ParkedListMax)
-	if err != nil {
-		return nil, failed(err, "list parked entries")
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p ParkedEntry, err error) {
+	list, err := collect(rows, err, func(row pgx.CollectableRow) (p ParkedEntry, err error) {
 		var event int64
 		err = row.Scan(&p.Consumer, &event, &p.Seq, &p.Error, &p.At, &p.Retry)
 		p.Event, p.At = evently.EventID(event), milliseconds(p.At)

@@ -101,10 +101,7 @@ func (h *History) Reservations(ctx context.Context, filter evently.ReservationFi
 	default:
 		return nil, nil, errors.New("list reservations: the filter names neither a user nor an event")
 	}
-	if err != nil {
-		return nil, nil, failed(err, "list reservations")
-	}
-	listed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (listedReservation, error) { return scanReservation(row) })
+	listed, err := collect(rows, err, func(row pgx.CollectableRow) (listedReservation, error) { return scanReservation(row) })
 	if err != nil {
 		return nil, nil, failed(err, "list reservations")
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,11 +31,6 @@ const (
 	// lastNoticeSQL is served by the primary key.
 	lastNoticeSQL = `
 select ` + noticeColumns + `, cancelled from mail_events where event_id = $1 and seq < $2 order by seq desc limit 1`
-
-	// olderEventSQL finds the event as it was before entry $2, for one that is older than mail: it reads back to the last entry of a
-	// kind that has the event, once for each such event.
-	olderEventSQL = `
-select data from journal where event_id = $1 and seq < $2 and kind in (1, 2, 3, 4, 14, 15) order by seq desc limit 1`
 
 	keepNoticeSQL = `
 insert into mail_events (event_id, seq, ` + noticeColumns + `, cancelled) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -87,13 +81,9 @@ func noticeBefore(ctx context.Context, tx pgx.Tx, event evently.EventID, seq uin
 	case !errors.Is(err, pgx.ErrNoRows):
 		return nil, failed(err, "read what was told of event %s", event)
 	}
-	var data []byte
-	if err := tx.QueryRow(ctx, olderEventSQL, int64(event), int64(seq)).Scan(&data); err != nil {
-		return nil, failed(err, "read event %s before entry %d", event, seq)
-	}
-	older, err := decodeEvent(data)
+	older, err := readEventBefore(ctx, tx, event, seq) // once for each event that is older than mail
 	if err != nil {
-		return nil, fmt.Errorf("event %s before entry %d: %w", event, seq, err)
+		return nil, err
 	}
 	// Kept as of the entry before, whatever that was: all that matters is that it is older.
 	before.seq, before.EventNotice, before.cancelled = seq-1, older.Notice(), older.Status == evently.EventCancelled

@@ -83,10 +83,7 @@ limit $2`
 // Messages implements evently.Mailbox.
 func (b *Mailbox) Messages(ctx context.Context, to string, limit int) ([]evently.StoredMessage, error) {
 	rows, err := b.pool.Query(ctx, mailboxSQL, to, limit)
-	if err != nil {
-		return nil, failed(err, "read the mailbox")
-	}
-	messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m evently.StoredMessage, err error) {
+	messages, err := collect(rows, err, func(row pgx.CollectableRow) (m evently.StoredMessage, err error) {
 		var attachments []byte
 		if err := row.Scan(&m.Number, &m.ID, &m.Kind, &m.From, &m.To, &m.Subject, &m.Text, &m.HTML, &attachments, &m.At); err != nil {
 			return m, err

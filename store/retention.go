@@ -24,11 +24,11 @@ const (
 	// Bounds of one transaction.
 	sweptEventsMax  = 16
 	sweptEntriesMax = 1024 // of each event
-	sweptRowsMax    = 5000 // of answers and sessions
+	sweptRowsMax    = 5000 // of other tables
 )
 
-// Retention removes what is no longer needed: idempotency keys, answers, sessions, codes, failed sign-ins, mails and the security log.
-// Every node may run one; they take turns by an advisory lock.
+// Retention removes what is no longer needed: idempotency keys, answers, sessions, codes, failed sign-ins, mails, the security log
+// and the log of webhooks' deliveries. Every node may run one; they take turns by an advisory lock.
 //
 // An index that finds ended reservations would have to hold a column that changes when a reservation ends, so that no
 // update of that kind could stay on its page (HOT). Instead a sweep follows the journal, where an event's entries stand
@@ -58,7 +58,8 @@ func (r *Retention) Run(ctx context.Context) {
 			r.logger.WarnContext(ctx, "retention sweep failed", "error", err)
 		case swept != Swept{}:
 			r.logger.InfoContext(ctx, "retention sweep", "keys", swept.Keys, "answers", swept.Answers, "sessions", swept.Sessions,
-				"codes", swept.Codes, "throttles", swept.Throttles, "mails", swept.Mails, "security_log", swept.SecurityLog)
+				"codes", swept.Codes, "throttles", swept.Throttles, "mails", swept.Mails, "security_log", swept.SecurityLog,
+				"deliveries", swept.Deliveries)
 		}
 		select {
 		case <-ctx.Done():
@@ -80,7 +81,7 @@ func (r *Retention) sweepNow(ctx context.Context) (swept Swept, err error) {
 }
 
 // Swept counts what a sweep removed.
-type Swept struct{ Keys, Answers, Sessions, Codes, Throttles, Mails, SecurityLog int64 }
+type Swept struct{ Keys, Answers, Sessions, Codes, Throttles, Mails, SecurityLog, Deliveries int64 }
 
 // Sweep removes what is too old at a moment, in many small transactions. It stops without an error when another node sweeps.
 // An error leaves done what was done before it.
@@ -110,6 +111,9 @@ func (r *Retention) Sweep(ctx context.Context, now time.Time) (swept Swept, err 
 		if *kind.count, err = kind.sweep(ctx, now.Add(-kind.keep)); err != nil {
 			return swept, failed(err, "sweep %s", kind.name)
 		}
+	}
+	if swept.Deliveries, err = r.sweepWebhooks(ctx, now); err != nil {
+		return swept, failed(err, "sweep deliveries of webhooks")
 	}
 	return swept, nil
 }
@@ -193,10 +197,7 @@ func (r *Retention) sweepKeys(ctx context.Context, before time.Time) (cleared in
 		var events []int64
 		locked, err := r.batch(ctx, func(tx pgx.Tx) error {
 			rows, err := tx.Query(ctx, dueSweepsSQL, after, before, sweptEventsMax)
-			if err != nil {
-				return err
-			}
-			events, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			events, err = collect(rows, err, pgx.RowTo[int64])
 			return err
 		})
 		if err != nil || !locked || len(events) == 0 {
@@ -226,20 +227,33 @@ where session_id = any (array(select session_id from sessions where expires_at <
 )
 
 func (r *Retention) rows(query string) func(context.Context, time.Time) (int64, error) {
-	return func(ctx context.Context, before time.Time) (int64, error) { return r.sweepRows(ctx, query, before) }
+	return func(ctx context.Context, before time.Time) (int64, error) {
+		return r.sweepRows(ctx, query, before, sweptRowsMax)
+	}
 }
 
-func (r *Retention) sweepRows(ctx context.Context, query string, before time.Time) (deleted int64, err error) {
+// sweepRows repeats a statement, one of whose arguments bounds its rows to sweptRowsMax, until it finds fewer.
+func (r *Retention) sweepRows(ctx context.Context, query string, arguments ...any) (int64, error) {
+	return r.batches(ctx, func(tx pgx.Tx) (int64, error) {
+		tag, err := tx.Exec(ctx, query, arguments...)
+		return tag.RowsAffected(), err
+	})
+}
+
+// batches repeats a batch of at most sweptRowsMax rows until one has fewer.
+func (r *Retention) batches(ctx context.Context, run func(tx pgx.Tx) (rows int64, err error)) (total int64, err error) {
 	for {
-		var batch int64
+		var rows int64
 		locked, err := r.batch(ctx, func(tx pgx.Tx) error {
-			tag, err := tx.Exec(ctx, query, before, sweptRowsMax)
-			batch = tag.RowsAffected()
+			var err error
+			rows, err = run(tx)
 			return err
 		})
-		deleted += batch
-		if err != nil || !locked || batch < sweptRowsMax {
-			return deleted, err
+		if err == nil { // else it is undone
+			total += rows
+		}
+		if err != nil || !locked || rows < sweptRowsMax {
+			return total, err
 		}
 	}
 }

@@ -16,6 +16,7 @@ type RetentionPolicies struct {
 	SecurityLog time.Duration // SecurityLogKeepMin at least
 	Mail        time.Duration // in the mailbox
 	Answers     time.Duration // to requests with an Idempotency-Key, other than bookings; evently.KeyRetentionMin at least
+	Webhooks    time.Duration // ended deliveries in the log, which has a bound for each webhook besides
 }
 
 // SecurityLogKeepMin is the least time that the security log is kept. The database itself refuses to remove what is younger.
@@ -23,7 +24,7 @@ const SecurityLogKeepMin = 30 * 24 * time.Hour
 
 // defaultRetention keeps for longer than a year what an investigation may need, and other things for a month at the most.
 var defaultRetention = RetentionPolicies{
-	SecurityLog: 400 * 24 * time.Hour, Mail: 30 * 24 * time.Hour, Answers: evently.KeyRetentionMin,
+	SecurityLog: 400 * 24 * time.Hour, Mail: 30 * 24 * time.Hour, Answers: evently.KeyRetentionMin, Webhooks: 30 * 24 * time.Hour,
 }
 
 func (p *RetentionPolicies) check() error {
@@ -47,14 +48,8 @@ delete from mailbox where number = any (array(select number from mailbox where a
 
 // sweepSecurityLog removes lines of the log from before a moment.
 func (r *Retention) sweepSecurityLog(ctx context.Context, before time.Time) (removed int64, err error) {
-	for {
-		var batch int64
-		locked, err := r.batch(ctx, func(tx pgx.Tx) error {
-			return tx.QueryRow(ctx, sweepOldSecurityLogSQL, before, sweptRowsMax).Scan(&batch)
-		})
-		removed += batch
-		if err != nil || !locked || batch < sweptRowsMax {
-			return removed, err
-		}
-	}
+	return r.batches(ctx, func(tx pgx.Tx) (batch int64, err error) {
+		err = tx.QueryRow(ctx, sweepOldSecurityLogSQL, before, sweptRowsMax).Scan(&batch)
+		return batch, err
+	})
 }

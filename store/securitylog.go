@@ -55,10 +55,7 @@ func (a *Accounts) SecurityLog(ctx context.Context, user evently.UserID, page ev
 		before = page.After.Order
 	}
 	rows, err := a.pool.Query(ctx, securityLogSQL, int64(user), before, limit+1)
-	if err != nil {
-		return nil, nil, failed(err, "read the security log of user %s", user)
-	}
-	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*evently.SecurityEntry, error) {
+	entries, err := collect(rows, err, func(row pgx.CollectableRow) (*evently.SecurityEntry, error) {
 		var e evently.SecurityEntry
 		var owner, actor int64
 		err := row.Scan(&e.ID, &e.At, &owner, &e.Kind, &actor, (*[16]byte)(&e.Session), &e.IP, &e.UserAgent, &e.RequestID, &e.Detail)

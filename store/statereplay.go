@@ -67,10 +67,7 @@ func ReplayEvent(
 	live := newLiveTokens()
 	for after, more := uint64(0), true; more; {
 		rows, err := pool.Query(ctx, replayEntriesSQL, int64(event), int64(after), replayPage)
-		if err != nil {
-			return nil, failed(err, "replay event %s", event)
-		}
-		page, err := pgx.CollectRows(rows, scanReplayed)
+		page, err := collect(rows, err, scanReplayed)
 		if err != nil {
 			return nil, failed(err, "replay event %s", event)
 		}

@@ -33,10 +33,7 @@ func (s *Streams) Newer(ctx context.Context, marks []evently.Mark) ([]*evently.S
 		events[i], known[i] = int64(mark.Event), int64(mark.Seq)
 	}
 	rows, err := s.pool.Query(ctx, newerStatesSQL, events, known)
-	if err != nil {
-		return nil, failed(err, "look for changes of %d events", len(marks))
-	}
-	states, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*evently.State, error) { return scanState(row) })
+	states, err := collect(rows, err, func(row pgx.CollectableRow) (*evently.State, error) { return scanState(row) })
 	if err != nil {
 		return nil, failed(err, "look for changes of %d events", len(marks))
 	}
@@ -99,10 +96,6 @@ func statesBack(ctx context.Context, tx pgx.Tx, now *evently.State, entries []*F
 	}
 }
 
-// eventBeforeSQL is served by journal_of_details.
-const eventBeforeSQL = `
-select data from journal where event_id = $1 and seq < $2 and kind in (1, 2, 3, 4, 14, 15) order by seq desc limit 1`
-
 // eventBefore is the event as it was before an entry that changed it. earlier are some of the entries before that one.
 func eventBefore(ctx context.Context, tx pgx.Tx, earlier []*FeedEntry, entry *FeedEntry) (*evently.Event, error) {
 	for i := len(earlier) - 1; i >= 0; i-- {
@@ -110,11 +103,24 @@ func eventBefore(ctx context.Context, tx pgx.Tx, earlier []*FeedEntry, entry *Fe
 			return earlier[i].Event, nil
 		}
 	}
+	return readEventBefore(ctx, tx, entry.EventID, entry.Seq)
+}
+
+// eventBeforeSQL is served by journal_of_details.
+const eventBeforeSQL = `
+select data from journal where event_id = $1 and seq < $2 and kind in (1, 2, 3, 4, 14, 15) order by seq desc limit 1`
+
+// readEventBefore reads the event as it was before an entry.
+func readEventBefore(ctx context.Context, tx pgx.Tx, id evently.EventID, seq uint64) (*evently.Event, error) {
 	var data []byte
-	if err := tx.QueryRow(ctx, eventBeforeSQL, int64(entry.EventID), int64(entry.Seq)).Scan(&data); err != nil {
-		return nil, fmt.Errorf("read event %s before entry %d: %w", entry.EventID, entry.Seq, err)
+	if err := tx.QueryRow(ctx, eventBeforeSQL, int64(id), int64(seq)).Scan(&data); err != nil {
+		return nil, failed(err, "read event %s before entry %d", id, seq)
 	}
-	return decodeEvent(data)
+	event, err := decodeEvent(data)
+	if err != nil {
+		return nil, fmt.Errorf("event %s before entry %d: %w", id, seq, err)
+	}
+	return event, nil
 }
 
 // stateBefore takes back what an entry did to a state. event is the event before the entry.

@@ -134,10 +134,7 @@ func (l *Waitlists) Waiters(ctx context.Context, filter evently.WaiterFilter, pa
 	default:
 		return nil, nil, errors.New("list waiters: the filter names neither a user nor an event")
 	}
-	if err != nil {
-		return nil, nil, failed(err, "list waiters")
-	}
-	listed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (listedWaiter, error) { return scanWaiterState(row) })
+	listed, err := collect(rows, err, func(row pgx.CollectableRow) (listedWaiter, error) { return scanWaiterState(row) })
 	if err != nil {
 		return nil, nil, failed(err, "list waiters")
 	}

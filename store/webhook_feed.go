@@ -63,10 +63,7 @@ func (l *listening) hears(e *webhookSource) bool { return l.all || e.organizer =
 func queueWebhooks(ctx context.Context, tx pgx.Tx, spans []Span, now time.Time) error {
 	events, _, _ := spanColumns(spans)
 	rows, err := tx.Query(ctx, listeningSQL, events, webhookPendingMax, evently.RoleAdmin, evently.RoleOrganizer)
-	if err != nil {
-		return failed(err, "list the webhooks that listen")
-	}
-	hearers, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*listening, error) {
+	hearers, err := collect(rows, err, func(row pgx.CollectableRow) (*listening, error) {
 		var l listening
 		var id, owner, types int64
 		err := row.Scan(&id, &owner, &types, &l.all, &l.pending, &l.backlog)

@@ -83,10 +83,7 @@ func (s *Webhooks) Deliveries(ctx context.Context, owner evently.UserID, id even
 	}
 	limit := limitOf(page)
 	rows, err := s.pool.Query(ctx, deliveriesSQL, int64(id), before, last, limit+1)
-	if err != nil {
-		return nil, nil, failed(err, "list deliveries of webhook %s", id)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*evently.Delivery, error) { return scanDelivery(row) })
+	list, err := collect(rows, err, func(row pgx.CollectableRow) (*evently.Delivery, error) { return scanDelivery(row) })
 	if err != nil {
 		return nil, nil, failed(err, "list deliveries of webhook %s", id)
 	}

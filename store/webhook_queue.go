@@ -79,10 +79,7 @@ func (q *WebhookQueue) Lanes(ctx context.Context, after evently.WebhookID, limit
 		from = math.MinInt64
 	}
 	rows, err := q.pool.Query(ctx, lanesSQL, from, now, limit, webhookPendingMax-webhookStepMax+1)
-	if err != nil {
-		return nil, failed(err, "list webhooks with deliveries due")
-	}
-	lanes, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (lane evently.WebhookLane, err error) {
+	lanes, err := collect(rows, err, func(row pgx.CollectableRow) (lane evently.WebhookLane, err error) {
 		var id int64
 		var secret, past []byte
 		if err := row.Scan(&id, &lane.URL, &secret, &past, &lane.Due, &lane.Backlog); err != nil {

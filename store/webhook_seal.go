@@ -40,15 +40,12 @@ from webhooks where webhook_id > $1 order by webhook_id limit $2`
 func (s *Webhooks) Reseal(ctx context.Context, now time.Time) (changed int, err error) {
 	for last := int64(math.MinInt64); ; {
 		rows, err := s.pool.Query(ctx, sealedSecretsSQL, last, sweptRowsMax, now)
-		if err != nil {
-			return changed, failed(err, "read signing secrets")
-		}
 		type row struct {
 			ID           int64
 			Secret, Past []byte
 			HadPast      bool
 		}
-		page, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+		page, err := collect(rows, err, pgx.RowToStructByPos[row])
 		if err != nil {
 			return changed, failed(err, "read signing secrets")
 		}

@@ -4,15 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const (
-	// WebhookLogKeep is how long ended deliveries are kept unless a setting says otherwise.
-	WebhookLogKeep = 30 * 24 * time.Hour
-	// webhookLogMax bounds the ended deliveries that are kept of one webhook, the latest ones.
-	webhookLogMax = 100_000
-)
+// webhookLogMax bounds the ended deliveries that are kept of one webhook, the latest ones.
+const webhookLogMax = 100_000
 
 const (
 	// expireDeliveriesSQL ends deliveries of webhooks that are not active, which nobody sends any more. It is served by
@@ -76,32 +72,25 @@ delete from webhook_backlog b using (
 where b.backlog_id = old.backlog_id`
 )
 
-// SweepWebhooks ends deliveries that wait for a webhook which is not active and are too old by now, and removes from the log what ended
-// longer than keep ago, what is beyond the bound of a webhook, and what belongs to none. It returns how many deliveries it removed. It
-// works in small transactions; an error leaves done what was done before it. Several nodes may do it at once.
-func SweepWebhooks(ctx context.Context, pool *pgxpool.Pool, now time.Time, keep time.Duration) (removed int64, err error) {
+// sweepWebhooks ends deliveries that wait for a webhook which is not active and are too old by now, and removes from the log what its
+// policy does not keep, what is beyond the bound of a webhook, and what belongs to none. It returns how many deliveries it removed.
+func (r *Retention) sweepWebhooks(ctx context.Context, now time.Time) (removed int64, err error) {
 	now = milliseconds(now)
-	batches := func(statement string, arguments ...any) (total int64, err error) {
-		for {
-			tag, err := pool.Exec(ctx, statement, arguments...)
-			if err != nil {
-				return total, failed(err, "sweep deliveries")
-			}
-			if total += tag.RowsAffected(); tag.RowsAffected() < sweptRowsMax {
-				return total, nil
-			}
-		}
-	}
-	if _, err := batches(expireDeliveriesSQL, now, sweptRowsMax); err != nil {
+	if _, err := r.sweepRows(ctx, expireDeliveriesSQL, now, sweptRowsMax); err != nil {
 		return 0, err
 	}
-	if removed, err = batches(sweepDeliveriesSQL, now.Add(-keep), sweptRowsMax, webhookLogMax); err != nil {
+	var before time.Time
+	if r.Policies.Webhooks != 0 {
+		before = now.Add(-r.Policies.Webhooks)
+	}
+	oldest := bound(before, pgtype.NegativeInfinity) // a log that is kept for ever has its bound still
+	if removed, err = r.sweepRows(ctx, sweepDeliveriesSQL, oldest, sweptRowsMax, webhookLogMax); err != nil {
 		return removed, err
 	}
-	orphans, err := batches(sweepOrphansSQL, sweptRowsMax)
+	orphans, err := r.sweepRows(ctx, sweepOrphansSQL, sweptRowsMax)
 	if removed += orphans; err != nil {
 		return removed, err
 	}
-	_, err = batches(sweepBacklogSQL, sweptRowsMax)
+	_, err = r.sweepRows(ctx, sweepBacklogSQL, sweptRowsMax)
 	return removed, err
 }

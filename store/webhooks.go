@@ -128,10 +128,7 @@ func (s *Webhooks) Webhooks(ctx context.Context, owner evently.UserID, page even
 		query, arguments = webhooksOfOwnerSQL, append(arguments, int64(owner))
 	}
 	rows, err := s.pool.Query(ctx, query, arguments...)
-	if err != nil {
-		return nil, nil, failed(err, "list webhooks")
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*evently.Webhook, error) { return scanWebhook(row) })
+	list, err := collect(rows, err, func(row pgx.CollectableRow) (*evently.Webhook, error) { return scanWebhook(row) })
 	if err != nil {
 		return nil, nil, failed(err, "list webhooks")
 	}

@@ -74,7 +74,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings.`,
 	}
 	root.AddCommand(
 		s.upCommand(), s.serveCommand(), s.migrateCommand(), s.adminCommand(), s.databaseCommand(), s.verifyCommand(), s.replayCommand(),
-		s.analyticsCommand(), s.feedCommand(),
+		s.analyticsCommand(), s.feedCommand(), s.benchCommand(),
 		s.healthCommand(), s.configCommand(), s.versionCommand(),
 	)
 	requireSubcommand(root)

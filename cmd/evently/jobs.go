@@ -12,10 +12,8 @@ import (
 // newJobs returns the jobs of the cluster, of which this node does its part. What one node has to do again and again is listed here.
 func (p *program) newJobs(pool *pgxpool.Pool, pricer evently.Pricer) (*store.Jobs, error) {
 	config := store.JobsConfig{
-		Periodic: []store.PeriodicJob{
-			p.webhooks.sweep(pool, p.config.RetentionWebhooks),
-		},
-		Logger: p.log, Metrics: store.NewJobMetrics(p.registry),
+		Periodic: []store.PeriodicJob{p.webhooks.reseal()},
+		Logger:   p.log, Metrics: store.NewJobMetrics(p.registry),
 	}
 	if p.config.PricingInterval != 0 {
 		config.Periodic = append(config.Periodic, p.pricing(pricer))

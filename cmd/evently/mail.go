@@ -77,11 +77,9 @@ func (p *program) newMails(pool *pgxpool.Pool) (*mails, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := store.MailConfig{Mailer: mailer, PerSecond: float64(c.MailRate), Logger: p.log}
-	for _, secret := range c.tokenSecrets() {
-		config.Secrets = append(config.Secrets, secret.Key)
-	}
-	m.kept, err = store.NewMail(config)
+	m.kept, err = store.NewMail(store.MailConfig{
+		Mailer: mailer, PerSecond: float64(c.MailRate), Logger: p.log, Secrets: c.secretKeys(),
+	})
 	return m, err
 }
 

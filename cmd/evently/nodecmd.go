@@ -50,7 +50,7 @@ type nodeOptions struct {
 }
 
 // runNode runs a node until ctx ends or a part of it fails, and stops it in order.
-func (s *shell) runNode(ctx context.Context, config *Config, log *slog.Logger, options *nodeOptions) (err error) {
+func (s *shell) runNode(ctx context.Context, config *Config, log *slog.Logger, options *nodeOptions) error {
 	if err := config.check(); err != nil {
 		return err
 	}
@@ -72,16 +72,21 @@ func (s *shell) runNode(ctx context.Context, config *Config, log *slog.Logger, o
 		log.Warn("smtp_url is not set: whoever reaches admin_addr can read all mails, and set new passwords with the codes in them",
 			"admin_addr", config.AdminAddr)
 	}
+	return p.runUntil(ctx, func() error { return s.bringUp(ctx, p, options) })
+}
+
+// runUntil runs the program until ctx ends or a part of it fails, and stops it in order. bringUp starts its parts.
+func (p *program) runUntil(ctx context.Context, bringUp func() error) (err error) {
 	defer func() {
-		log.Info("stopping")
+		p.log.Info("stopping")
 		if stopErr := p.stop(); stopErr != nil {
 			err = errors.Join(err, stopErr)
 		}
 		if err == nil {
-			log.Info("stopped")
+			p.log.Info("stopped")
 		}
 	}()
-	err = s.bringUp(ctx, p, options)
+	err = bringUp()
 	if err == nil {
 		select {
 		case <-ctx.Done():
@@ -92,6 +97,13 @@ func (s *shell) runNode(ctx context.Context, config *Config, log *slog.Logger, o
 		return nil // asked to stop before it was up
 	}
 	return err
+}
+
+// servingMessage is what is logged when the program serves. `evently bench` waits for it.
+const servingMessage = "serving"
+
+func (p *program) serving() {
+	p.log.Info(servingMessage, "http_addr", p.public.Addr().String(), "admin_addr", p.admin.Addr().String())
 }
 
 func (s *shell) bringUp(ctx context.Context, p *program, options *nodeOptions) error {
@@ -148,7 +160,7 @@ func (s *shell) bringUp(ctx context.Context, p *program, options *nodeOptions) e
 	if err := p.start(ctx, pool); err != nil {
 		return err
 	}
-	p.log.Info("serving", "http_addr", p.public.Addr().String(), "admin_addr", p.admin.Addr().String())
+	p.serving()
 	say("")
 	say("API         http://%s (documentation at /docs, state at /health)", p.public.Addr())
 	say("Operations  http://%s/metrics", p.admin.Addr())

@@ -137,37 +137,26 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 		Engine: engine, Catalogue: store.NewCatalogue(pool), Logger: p.log, Metrics: actorMetrics, Now: time.Now,
 	}
 
-	if p.webhooks, err = p.newWebhooks(pool); err != nil {
+	if err := p.newSenders(pool, pricer); err != nil {
 		return err
 	}
-	if p.mails, err = p.newMails(pool); err != nil {
-		return err
-	}
-	if p.jobs, err = p.newJobs(pool, pricer); err != nil {
-		return err
-	}
-
 	vitals := &vitals{gatherer: p.registry, log: p.log}
 	p.background("vitals", vitals.run)
-	server, err := http.New(p.httpConfig(pool, journal, node, newSystem(node, vitals), engine, history, pricer))
+	config := p.httpConfig(pool, engine, history, pricer)
+	p.inCluster(&config, journal, node, newSystem(node, vitals))
+	server, err := http.New(config)
 	if err != nil {
 		return err
 	}
 	observer.server.Store(server)
 	node.OnNotice(takenTopic, server.TakenElsewhere)
-
-	signals := store.NewListener(pool, store.Handlers{
-		SessionEnded: server.SessionEnded, EventChanged: server.EventChanged, Resumed: server.SignalsResumed,
-	}, p.log, storeMetrics)
-	p.background("signals", func(ctx context.Context) error {
-		signals.Run(ctx)
-		return nil
-	})
+	signals := p.startSignals(pool, server, storeMetrics)
 	withdrawal := &withdrawal{node: node, reachable: signals.Reachable, journal: journal, log: p.log}
 	p.background("withdrawal", withdrawal.run)
 	retention := store.NewRetention(pool, p.log)
 	retention.Policies = store.RetentionPolicies{
 		SecurityLog: p.config.RetentionSecurityLog, Mail: p.config.RetentionMail, Answers: p.config.RetentionAnswers,
+		Webhooks: p.config.RetentionWebhooks,
 	}
 	p.background("retention", func(ctx context.Context) error {
 		retention.Run(ctx)
@@ -181,9 +170,38 @@ func (p *program) start(ctx context.Context, pool *pgxpool.Pool) error {
 		sweeper.Run(ctx)
 		return nil
 	})
+	p.serve(server)
+	return nil
+}
+
+// newSenders makes the parts that tell others of what happens. They start with startConsumers.
+func (p *program) newSenders(pool *pgxpool.Pool, pricer evently.Pricer) (err error) {
+	if p.webhooks, err = p.newWebhooks(pool); err != nil {
+		return err
+	}
+	if p.mails, err = p.newMails(pool); err != nil {
+		return err
+	}
+	p.jobs, err = p.newJobs(pool, pricer)
+	return err
+}
+
+// startSignals has a server hear of what other nodes changed.
+func (p *program) startSignals(pool *pgxpool.Pool, server *http.Server, metrics *store.Metrics) *store.Listener {
+	signals := store.NewListener(pool, store.Handlers{
+		SessionEnded: server.SessionEnded, EventChanged: server.EventChanged, Resumed: server.SignalsResumed,
+	}, p.log, metrics)
+	p.background("signals", func(ctx context.Context) error {
+		signals.Run(ctx)
+		return nil
+	})
+	return signals
+}
+
+// serve starts to answer.
+func (p *program) serve(server *http.Server) {
 	p.background("admin listener", func(ctx context.Context) error { return server.ServeAdmin(ctx, p.admin) })
 	p.background("API", func(ctx context.Context) error { return server.Serve(ctx, p.public) })
-	return nil
 }
 
 // takenTopic is what nodes tell each other by of bookings that count against their users' limit.
@@ -227,40 +245,45 @@ func (p *program) startNode(ctx context.Context, installation string, props func
 	return node, nil
 }
 
-func (p *program) httpConfig(
-	pool *pgxpool.Pool, journal *store.Journal, node *cluster.Node, system *system, engine evently.Engine, history evently.History,
-	pricer evently.Pricer,
-) http.Config {
+// httpConfig is that of a server alone, whatever the engine behind it.
+func (p *program) httpConfig(pool *pgxpool.Pool, engine evently.Engine, history *store.History, pricer evently.Pricer) http.Config {
 	c := p.config
 	b := thisBuild()
 	return http.Config{
 		Engine: engine, Catalogue: store.NewCatalogue(pool), History: history,
-		Waitlists: store.NewWaitlists(pool), Exports: store.NewHistory(pool), Pricer: pricer,
+		Waitlists: store.NewWaitlists(pool), Exports: history, Pricer: pricer,
 		Accounts: store.NewAccounts(pool, p.mails.queue(p.jobs)), Answers: store.NewAnswers(pool),
 		Streams: store.NewStreams(pool), Audit: store.NewAudit(pool),
 		Analytics:        store.NewAnalytics(pool),
 		StreamClientsMax: c.StreamClientsMax, StreamClientsPerAddress: c.StreamClientsPerAddress,
 		Webhooks: p.webhooks.kept, WebhookTarget: p.webhooks.targets.Check, Mailbox: p.mails.shown(),
-		Health: []http.HealthCheck{
-			{Name: "database", Needed: true, Check: pool.Ping},
-			{Name: "journal", Needed: true, Check: func(context.Context) error {
-				if since := journal.FailingSince(); !since.IsZero() { // withdrawal tries again
-					return fmt.Errorf("no connection to write since %s", since.UTC().Format(time.RFC3339))
-				}
-				return nil
-			}},
-			{Name: "cluster", Needed: true, Check: func(context.Context) error { return node.Ready() }},
-		},
-		Info:  http.Info{Version: b.Version, Commit: b.Commit, Node: node.ID(), Capabilities: capabilities},
-		Share: func(body []byte) { node.Notify(takenTopic, body) }, Membership: system.membership, System: system.find,
+		Health: []http.HealthCheck{{Name: "database", Needed: true, Check: pool.Ping}},
+		Info:   http.Info{Version: b.Version, Commit: b.Commit, Capabilities: capabilities},
 		Tokens: http.TokenConfig{
 			Secrets: c.tokenSecrets(), Issuer: c.TokenIssuer, Audience: c.TokenAudience, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL,
 		},
 		BookLimit: c.RateLimitBook, AuthLimit: c.RateLimitAuth, AddressLimit: c.RateLimitAddress, RequireVerifiedEmail: c.RequireVerified == yes,
-		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout, Unfit: node.Done(),
+		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		TrustedProxies: c.TrustedProxies, CORSOrigins: c.CORSOrigins, HoldTTL: c.HoldTTL,
-		Logger: p.log, AccessLog: c.AccessLog == on, Registerer: p.registry, Gatherer: p.registry,
+		Logger: p.log, AccessLog: c.AccessLog, Registerer: p.registry, Gatherer: p.registry,
 	}
+}
+
+// inCluster makes the server that of a node.
+func (p *program) inCluster(config *http.Config, journal *store.Journal, node *cluster.Node, system *system) {
+	config.Health = append(config.Health,
+		http.HealthCheck{Name: "journal", Needed: true, Check: func(context.Context) error {
+			if since := journal.FailingSince(); !since.IsZero() { // withdrawal tries again
+				return fmt.Errorf("no connection to write since %s", since.UTC().Format(time.RFC3339))
+			}
+			return nil
+		}},
+		http.HealthCheck{Name: "cluster", Needed: true, Check: func(context.Context) error { return node.Ready() }},
+	)
+	config.Info.Node = node.ID()
+	config.Share = func(body []byte) { node.Notify(takenTopic, body) }
+	config.Membership, config.System = system.membership, system.find
+	config.Unfit = node.Done()
 }
 
 // capabilities are what this version can do beyond serving the catalogue, for clients that talk to several versions.

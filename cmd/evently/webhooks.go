@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -18,28 +17,20 @@ type webhooks struct {
 }
 
 func (p *program) newWebhooks(pool *pgxpool.Pool) (*webhooks, error) {
-	var secrets [][]byte
-	for _, secret := range p.config.tokenSecrets() {
-		secrets = append(secrets, secret.Key)
-	}
-	kept, err := store.NewWebhooks(pool, secrets)
+	kept, err := store.NewWebhooks(pool, p.config.secretKeys())
 	if err != nil {
 		return nil, err
 	}
 	return &webhooks{kept, &messages.Targets{AllowPrivate: p.config.WebhookAllowPrivate == yes}}, nil
 }
 
-// webhookSweepPeriod is how often the log of deliveries is cut, and signing secrets are sealed anew after a rotation of jwt_secret.
-const webhookSweepPeriod = time.Hour
+// resealPeriod is how often signing secrets are sealed anew, which they need after a rotation of jwt_secret.
+const resealPeriod = time.Hour
 
-func (w *webhooks) sweep(pool *pgxpool.Pool, keep time.Duration) store.PeriodicJob {
-	if keep == 0 {
-		keep = keepMax
-	}
-	return store.PeriodicJob{Name: "webhook_log", Every: webhookSweepPeriod, Run: func(ctx context.Context) error {
-		_, sealed := w.kept.Reseal(ctx, time.Now())
-		_, swept := store.SweepWebhooks(ctx, pool, time.Now(), keep)
-		return errors.Join(sealed, swept)
+func (w *webhooks) reseal() store.PeriodicJob {
+	return store.PeriodicJob{Name: "webhook_secrets", Every: resealPeriod, Run: func(ctx context.Context) error {
+		_, err := w.kept.Reseal(ctx, time.Now())
+		return err
 	}}
 }
 

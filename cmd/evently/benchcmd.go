@@ -1,0 +1,471 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evently/evently/bench"
+	"github.com/evently/evently/bench/peers"
+	"github.com/evently/evently/store"
+)
+
+// Bounds of a bench.
+const (
+	benchConnectionsMax = 4096 // what a node answers at a time
+	benchUsersMax       = 100_000
+	benchRoundsMax      = 100
+	benchRateMax        = 1_000_000
+	benchTimeMax        = time.Hour
+
+	// What a measurement may take that ends with its demand, which slow designs do not meet.
+	benchDemandMax      = 20 * time.Second
+	benchDemandMaxQuick = 2 * time.Second
+)
+
+// benchOptions are the flags of `evently bench`.
+type benchOptions struct {
+	compare     bool
+	quick       bool
+	designs     []string
+	workloads   []string
+	connections []int
+	rate        float64
+	duration    time.Duration
+	warmup      time.Duration
+	rounds      int
+	users       int
+	seed        uint64
+
+	target      string
+	tokens      string
+	databaseURL string
+
+	json, html string
+	markdown   bool
+
+	set func(flag string) bool // on the command line
+}
+
+func (s *shell) benchCommand() *cobra.Command {
+	o := new(benchOptions)
+	command := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure how fast seats are booked, here or elsewhere, and audit what was sold",
+		Long: `Measure how fast seats are booked, and compare what clients were told with what is stored: a figure whose audit failed is no result.
+
+Without a flag everybody books seats of one event, at a node that runs for this purpose over a Postgres of its own (fsync on), beside
+a server that books nothing: the ceiling. With --compare it does so with all designs that seats are usually sold by, under all
+workloads, which takes some 15 minutes. With --target it measures a node elsewhere, whose events and bookings stay.
+
+Workloads: ` + strings.Join(workloadNames(), ", ") + `.
+Designs: ` + strings.Join(designNames(), ", ") + `.
+
+The result goes to standard output, the progress to standard error. Ctrl-C ends it with what was measured until then. Exit code 1 if the
+audit of a durable design failed.`,
+	}
+	flags := command.Flags()
+	flags.BoolVar(&o.compare, "compare", false, "measure all designs under all workloads")
+	flags.BoolVar(&o.quick, "quick", false, "one short round: whether it works, not how fast")
+	flags.StringSliceVar(&o.designs, "design", nil, "comma list of designs (default evently,noop)")
+	flags.StringSliceVar(&o.workloads, "workload", nil, "comma list of workloads (default hot)")
+	flags.IntSliceVar(&o.connections, "connections", nil, "comma list of numbers of connections (default 64,256)")
+	flags.Float64Var(&o.rate, "rate", 0, "requests a second that are due, answers or not (default: as fast as answers come)")
+	flags.DurationVar(&o.duration, "duration", 0, "of a measurement (default 4s, with --compare 2s, with --quick 1s)")
+	flags.DurationVar(&o.warmup, "warmup", 0, "before each measurement (default 1s, with --compare 500ms, with --quick 200ms)")
+	flags.IntVar(&o.rounds, "rounds", 0, "how often everything is measured (default 1, with --compare 3)")
+	flags.IntVar(&o.users, "users", 0, "how many users book (default 1000, with --target 32)")
+	flags.Uint64Var(&o.seed, "seed", 1, "of all that is random in the load")
+	flags.StringVar(&o.target, "target", "", "URL of an API that is to be measured; needs an administrator: --admin-email, --admin-password")
+	flags.StringVar(&o.tokens, "tokens", "", "file with access tokens of users, one a line, for --target (default: users are registered)")
+	flags.StringVar(&o.databaseURL, "database-url", "", "Postgres to make databases in, which are removed in the end (default: one of its own)")
+	flags.StringVar(&o.json, "json", "", "file for all that was measured; - is standard output")
+	flags.StringVar(&o.html, "html", "", "file for a page with plots; - is standard output")
+	flags.BoolVar(&o.markdown, "markdown", false, "print the table as Markdown")
+	o.set = func(flag string) bool { return flags.Changed(flag) }
+	command = s.configured(command, administrator, func(ctx context.Context, config *Config, _ *slog.Logger) error {
+		if err := o.complete(config); err != nil {
+			return usageError{err}
+		}
+		return s.bench(ctx, config, o)
+	})
+	// Of the settings these alone matter here; what is measured has its own: see benchHost.settings.
+	flags.Lookup("admin-email").Usage = "of the administrator or organizer at --target"
+	flags.Lookup("admin-password").Usage = "password of the same"
+	for _, name := range []string{"config", "env", "log-format", "log-level", "data-dir"} {
+		flags.Lookup(name).Hidden = true
+	}
+	command.AddCommand(s.benchServeCommand())
+	return command
+}
+
+func workloadNames() (names []string) {
+	for _, w := range bench.Workloads() {
+		names = append(names, w.Name)
+	}
+	return names
+}
+
+// benchDesigns are all designs, in the order of a table.
+func benchDesigns() []bench.Design {
+	list := []bench.Design{{
+		Name: bench.ReferenceName, Title: "Evently", Durable: true,
+		About: "one actor for each event decides in memory and answers when Postgres has committed; many decisions share a commit",
+	}}
+	for _, peer := range peers.All() {
+		list = append(list, peer.Design)
+	}
+	return list
+}
+
+func designNames() (names []string) {
+	for _, d := range benchDesigns() {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+// complete sets defaults and returns what cannot be meant.
+func (o *benchOptions) complete(config *Config) error {
+	if err := o.contradictions(config); err != nil {
+		return err
+	}
+	users := 1000
+	if o.target != "" {
+		users = 32
+	}
+	defaults := benchOptions{duration: 4 * time.Second, warmup: time.Second, rounds: 1, users: users}
+	switch {
+	case o.quick:
+		defaults.duration, defaults.warmup = time.Second, 200*time.Millisecond
+	case o.compare:
+		defaults.duration, defaults.warmup, defaults.rounds = 2*time.Second, 500*time.Millisecond, 3
+	}
+	if !o.set("duration") {
+		o.duration = defaults.duration
+	}
+	if !o.set("warmup") {
+		o.warmup = defaults.warmup
+	}
+	if !o.set("rounds") {
+		o.rounds = defaults.rounds
+	}
+	if !o.set("users") {
+		o.users = defaults.users
+	}
+	if len(o.connections) == 0 {
+		o.connections = []int{64, 256}
+	}
+	if len(o.workloads) == 0 {
+		o.workloads = []string{"hot"}
+	}
+	if len(o.designs) == 0 {
+		o.designs = []string{bench.ReferenceName, bench.CeilingName}
+	}
+	return o.bounds()
+}
+
+func (o *benchOptions) contradictions(config *Config) error {
+	for _, pair := range [][2]string{
+		{"compare", "target"},
+		{"compare", "design"},
+		{"compare", "workload"},
+		{"compare", "rate"},
+		{"target", "design"},
+		{"target", "database-url"},
+		{"tokens", "users"},
+	} {
+		if o.set(pair[0]) && o.set(pair[1]) {
+			return fmt.Errorf("--%s and --%s do not go together", pair[0], pair[1])
+		}
+	}
+	if o.target == "" {
+		for _, flag := range []string{"tokens", "admin-email", "admin-password", "admin-password-file"} {
+			if o.set(flag) {
+				return fmt.Errorf("--%s is for --target", flag)
+			}
+		}
+	} else if config.AdminPassword == "" {
+		return errors.New("--target needs an administrator or organizer, who publishes the events: --admin-email, --admin-password")
+	}
+	if o.target != "" {
+		if _, err := bench.ParseEndpoint(o.target); err != nil {
+			return fmt.Errorf("--target: %w", err)
+		}
+	}
+	if o.json == "-" && (o.html == "-" || o.markdown) || o.html == "-" && o.markdown {
+		return errors.New("only one of --json -, --html - and --markdown can have the standard output")
+	}
+	return nil
+}
+
+func (o *benchOptions) bounds() error {
+	for _, name := range o.workloads {
+		if _, found := bench.WorkloadNamed(name); !found {
+			return fmt.Errorf("--workload: %q is none of %s", name, strings.Join(workloadNames(), ", "))
+		}
+	}
+	for _, name := range o.designs {
+		if !slices.Contains(designNames(), name) {
+			return fmt.Errorf("--design: %q is none of %s", name, strings.Join(designNames(), ", "))
+		}
+	}
+	for flag, list := range map[string][]string{"workload": o.workloads, "design": o.designs} {
+		if len(slices.Compact(slices.Sorted(slices.Values(list)))) < len(list) {
+			return fmt.Errorf("--%s: a name stands twice", flag)
+		}
+	}
+	for _, n := range o.connections {
+		if n < 1 || n > benchConnectionsMax {
+			return fmt.Errorf("--connections: %d is not from 1 to %d", n, benchConnectionsMax)
+		}
+	}
+	if len(slices.Compact(slices.Sorted(slices.Values(o.connections)))) < len(o.connections) {
+		return errors.New("--connections: a number stands twice")
+	}
+	switch {
+	case o.rounds < 1 || o.rounds > benchRoundsMax:
+		return fmt.Errorf("--rounds: must be 1 to %d", benchRoundsMax)
+	case o.users < 1 || o.users > benchUsersMax:
+		return fmt.Errorf("--users: must be 1 to %d", benchUsersMax)
+	case o.set("rate") && !(o.rate > 0 && o.rate <= benchRateMax):
+		return fmt.Errorf("--rate: must be above 0 and at most %d", benchRateMax)
+	case o.duration < 100*time.Millisecond || o.duration > benchTimeMax:
+		return fmt.Errorf("--duration: must be 100ms to %s", short(benchTimeMax))
+	case o.warmup < 0 || o.warmup > benchTimeMax:
+		return fmt.Errorf("--warmup: must be 0s to %s", short(benchTimeMax))
+	}
+	return nil
+}
+
+// plans are what is to be measured, one after the other.
+func (o *benchOptions) plans(host bench.Host, designs []bench.Design) []bench.Plan {
+	plan := func(connections []int, names ...string) bench.Plan {
+		p := bench.Plan{
+			Host: host, Designs: designs, Connections: connections, Rate: o.rate, Rounds: o.rounds,
+			Duration: o.duration, Warmup: o.warmup, DemandMax: benchDemandMax, Seed: o.seed,
+		}
+		if o.quick {
+			p.DemandMax = benchDemandMaxQuick
+		}
+		for _, name := range names {
+			w, _ := bench.WorkloadNamed(name)
+			p.Workloads = append(p.Workloads, w)
+		}
+		return p
+	}
+	if !o.compare {
+		return []bench.Plan{plan(o.connections, o.workloads...)}
+	}
+	most := o.connections[len(o.connections)-1:]
+	hot := plan(o.connections, "hot")
+	hot.HalfRate = []string{"hot"}
+	others := plan(most, "sold-out", "read", "tail-1k", "mix")
+	// The bare server answers all of them alike.
+	others.Designs = slices.DeleteFunc(slices.Clone(designs), func(d bench.Design) bool { return d.Name == bareDesign })
+	flash := plan(most, "flash")
+	flash.Designs, flash.Rounds = others.Designs, 1 // it takes long, and to its end in one round says more than its beginning in some
+	many := plan(most, "tail-100k")
+	many.Designs = designs[:1]
+	return []bench.Plan{hot, others, flash, many}
+}
+
+// bench measures and reports. Whatever ends it, it leaves nothing behind, and reports what was measured.
+func (s *shell) bench(ctx context.Context, config *Config, o *benchOptions) (err error) {
+	outputs, err := s.openOutputs(o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, outputs.Close()) }()
+	report := &bench.Report{Version: thisBuild().Version, Commit: thisBuild().Commit, Began: time.Now(), Command: benchCommandLine()}
+	progress := newBenchProgress(s.stderr)
+	measured := s.measure(ctx, config, o, report, progress)
+	progress.end()
+	report.Seconds = time.Since(report.Began).Seconds()
+	report.Summary = bench.Summaries(report.Rounds)
+	if ctx.Err() != nil {
+		measured = fmt.Errorf("interrupted after %d measurements: %w", len(report.Rounds), measured)
+	}
+	if measured != nil && len(report.Rounds) == 0 {
+		return measured
+	}
+	if err := outputs.write(report); err != nil {
+		return errors.Join(measured, err)
+	}
+	if faults := report.Faults(); len(faults) > 0 {
+		measured = errors.Join(measured, fmt.Errorf("audits failed: %s", strings.Join(faults, "; ")))
+	}
+	return measured
+}
+
+// measure carries the plans out.
+func (s *shell) measure(ctx context.Context, config *Config, o *benchOptions, report *bench.Report, progress *benchProgress) (err error) {
+	progress.say("starting")
+	host, end, err := o.host(ctx, config, report, func(err error) { progress.say("warning: " + err.Error()) })
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end(context.WithoutCancel(ctx))) }()
+	plans := o.plans(host, report.Designs)
+	for i := range plans {
+		report.Workload = append(report.Workload, plans[i].Workloads...)
+	}
+	for i := range plans {
+		plans[i].Progress = progress.showing(i+1, len(plans))
+		rounds, err := plans[i].Run(ctx)
+		report.Rounds = append(report.Rounds, rounds...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// host is where the designs run, with the designs and the machine for the report.
+func (o *benchOptions) host(
+	ctx context.Context, config *Config, report *bench.Report, warn func(error),
+) (bench.Host, func(context.Context) error, error) {
+	if o.target != "" {
+		api, err := o.foreign(ctx, config)
+		if err != nil {
+			return nil, nil, err
+		}
+		report.Machine = bench.ThisMachine()
+		report.Designs = []bench.Design{{Name: "target", Title: o.target, Durable: true, About: "what answers at this URL"}}
+		return api, func(context.Context) error { return nil }, nil
+	}
+	for _, design := range benchDesigns() {
+		if o.compare || slices.Contains(o.designs, design.Name) {
+			report.Designs = append(report.Designs, design)
+		}
+	}
+	needsRedis := func(d bench.Design) bool {
+		peer, found := peers.Named(d.Name)
+		return found && peer.Redis
+	}
+	host, err := newBenchHost(ctx, benchHostOptions{
+		databaseURL: o.databaseURL, provision: config.PGProvision != never, users: o.users,
+		redis: slices.ContainsFunc(report.Designs, needsRedis), log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range report.Designs {
+		if design := &report.Designs[i]; needsRedis(*design) && host.redis == "" {
+			design.Absent = strings.TrimPrefix(peers.ErrNoRedis.Error(), "absent: ")
+		}
+	}
+	if report.Machine, err = host.describe(ctx); err == nil {
+		err = store.CheckDurability(ctx, host.server)
+		if errors.As(err, new(*store.DurabilityError)) {
+			warn(err)
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, host.Close(context.WithoutCancel(ctx)))
+	}
+	return host, host.Close, nil
+}
+
+// foreign is the API at a URL.
+func (o *benchOptions) foreign(ctx context.Context, config *Config) (*bench.API, error) {
+	api := &bench.API{URL: strings.TrimRight(o.target, "/")}
+	var err error
+	if api.Admin, err = bench.Login(ctx, api.URL, config.AdminEmail, config.AdminPassword); err != nil {
+		return nil, err
+	}
+	if o.tokens == "" {
+		api.Users, err = bench.RegisterUsers(ctx, api.URL, o.users)
+		return api, err
+	}
+	file, err := os.Open(o.tokens)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() // only read
+	api.Users, err = bench.ReadTokens(file)
+	return api, err
+}
+
+// benchCommandLine is what was typed, but for what is secret.
+func benchCommandLine() string {
+	words := append([]string{"evently"}, os.Args[1:]...)
+	for i, word := range words {
+		for _, secret := range []string{"--admin-password", "--database-url"} {
+			if flag, _, found := strings.Cut(word, "="); found && flag == secret {
+				words[i] = secret + "=..."
+			} else if word == secret && i+1 < len(words) {
+				words[i+1] = "..."
+			}
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// benchOutputs are where the report goes.
+type benchOutputs struct {
+	writes []func(*bench.Report) error
+	files  []io.Closer
+}
+
+// openOutputs opens files before anything is measured, so that it is not measured in vain.
+func (s *shell) openOutputs(o *benchOptions) (*benchOutputs, error) {
+	out := new(benchOutputs)
+	add := func(path string, write func(*bench.Report, io.Writer) error) error {
+		to := s.stdout
+		if path != "-" {
+			file, err := os.Create(path)
+			if err != nil {
+				return errors.Join(err, out.Close())
+			}
+			out.files = append(out.files, file)
+			to = file
+		}
+		out.writes = append(out.writes, func(r *bench.Report) error { return write(r, to) })
+		return nil
+	}
+	switch {
+	case o.markdown:
+		out.writes = append(out.writes, func(r *bench.Report) error { return r.WriteMarkdown(s.stdout) })
+	case o.json != "-" && o.html != "-":
+		out.writes = append(out.writes, func(r *bench.Report) error { return r.WriteTable(s.stdout) })
+	}
+	if o.json != "" {
+		if err := add(o.json, (*bench.Report).WriteJSON); err != nil {
+			return nil, err
+		}
+	}
+	if o.html != "" {
+		if err := add(o.html, (*bench.Report).WriteHTML); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (out *benchOutputs) write(report *bench.Report) error {
+	var errs []error
+	for _, write := range out.writes {
+		errs = append(errs, write(report))
+	}
+	return errors.Join(errs...)
+}
+
+// Close closes the files.
+func (out *benchOutputs) Close() error {
+	var errs []error
+	for _, file := range out.files {
+		errs = append(errs, file.Close())
+	}
+	out.files = nil
+	return errors.Join(errs...)
+}
