@@ -146,8 +146,12 @@ func (b *BoxOffice[T]) Committed(now time.Time) ([]Answer[T], *evently.State) {
 	done := b.committing
 	answers, state := done.answers, done.state
 	state.AsOf = now
-	clear(done.batch.Entries)
-	done.answers, done.batch.Entries = done.answers[:0], done.batch.Entries[:0]
+	if len(b.gathering.answers) > 0 { // busy: a next batch takes the room of this one
+		clear(done.batch.Entries)
+		done.answers, done.batch.Entries = done.answers[:0], done.batch.Entries[:0]
+	} else { // of many events few are busy, and the others are to be small
+		*done, b.decision = window[T]{}, evently.Decision{}
+	}
 	b.busy = false
 	b.waiting -= len(answers)
 	return answers, &state

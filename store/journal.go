@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -55,7 +56,7 @@ var _ evently.Journal = (*Journal)(nil)
 // OpenJournal starts the writers. They connect when there is something to write, with the pool's configuration.
 func OpenJournal(pool *pgxpool.Pool, config JournalConfig) *Journal {
 	if config.Writers == 0 {
-		config.Writers = 2
+		config.Writers = max(1, runtime.GOMAXPROCS(0)/4)
 	}
 	if config.QueueMax == 0 {
 		config.QueueMax = 16384

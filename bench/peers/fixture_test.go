@@ -2,7 +2,6 @@ package peers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -74,13 +73,11 @@ func newWorldOver(t testing.TB, name, dsn string, conns int32) *world {
 	return w
 }
 
-// startRedis starts a server for one test. Without redis-server the test fails and tells how to get it.
+// startRedis starts a server for one test.
 func startRedis(t testing.TB) *Redis {
 	t.Helper()
+	needRedis(t)
 	r, err := StartRedis(t.Context(), pgtest.Dir(t)) // whose path is short
-	if errors.Is(err, ErrNoRedis) {
-		t.Fatalf("%v: apt-get install redis-server", err)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}

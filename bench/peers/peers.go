@@ -54,14 +54,23 @@ func All() []Design {
 		{
 			Design: bench.Design{
 				Name: "for-update", Title: "SELECT ... FOR UPDATE", Durable: true,
-				About: "locks the event's row, checks, inserts and counts, in one stored function and so one round trip; writes no journal",
+				About: "locks the event's row, checks, inserts and counts, in one stored function and so one round trip; at most three bookings of " +
+					"an event are under way; writes no journal",
 			},
 			Conns: connsOneRow, Turns: turnsOneRow, open: func(r *resources) design { return &forUpdate{newHeads(r)} },
 		},
 		{
 			Design: bench.Design{
+				Name: "for-update-unbounded", Title: "FOR UPDATE, unbounded", Durable: true,
+				About: "for-update as it is mostly written: as many bookings of an event wait for its lock as there are connections",
+			},
+			Conns: connsOneRow, open: func(r *resources) design { return &forUpdate{newHeads(r)} },
+		},
+		{
+			Design: bench.Design{
 				Name: "conditional-update", Title: "Conditional UPDATE", Durable: true,
-				About: "counts up on the event's row where the seats fit, and inserts, in one statement; writes no journal",
+				About: "counts up on the event's row where the seats fit, and inserts, in one statement; at most three bookings of an event are " +
+					"under way; writes no journal",
 			},
 			Conns: connsOneRow, Turns: turnsOneRow, open: func(r *resources) design { return &conditionalUpdate{newHeads(r)} },
 		},
@@ -69,9 +78,16 @@ func All() []Design {
 			Design: bench.Design{
 				Name: "optimistic", Title: "Optimistic version", Durable: true,
 				About: "reads the event's version, decides in the program, writes if the version still is the same, and tries again after a random " +
-					"pause if not; writes no journal",
+					"pause if not; at most two bookings of an event are under way; writes no journal",
 			},
 			Conns: connsOneRow, Turns: turnsRetried, open: func(r *resources) design { return &optimistic{newHeads(r)} },
+		},
+		{
+			Design: bench.Design{
+				Name: "optimistic-unbounded", Title: "Optimistic, unbounded", Durable: true,
+				About: "optimistic as it is mostly written: as many bookings of an event try at a time as there are connections",
+			},
+			Conns: connsOneRow, open: func(r *resources) design { return &optimistic{newHeads(r)} },
 		},
 		{
 			Design: bench.Design{
@@ -83,7 +99,8 @@ func All() []Design {
 		{
 			Design: bench.Design{
 				Name: "advisory-lock", Title: "Advisory lock + sum", Durable: true,
-				About: "locks the event's number, sums up its live reservations and inserts, in one stored function; writes no journal",
+				About: "locks the event's number, sums up its live reservations and inserts, in one stored function; at most three bookings of an " +
+					"event are under way; writes no journal",
 			},
 			Conns: connsOneRow, Turns: turnsOneRow, open: func(r *resources) design { return &advisoryLock{rows{r}} },
 		},
