@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// record is a reservation inside a ledger: 64 bytes, one cache line. With its places in two indexes and in the due heap a live
+// record is a reservation inside a ledger: 64 bytes, one cache line. With its places in two indexes and among the due a live
 // reservation costs about 85 to 100 bytes.
 type record struct {
 	token          Token // 0: the record is free

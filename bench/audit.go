@@ -24,6 +24,7 @@ type auditor struct {
 type sold struct {
 	Count
 	untold int // reservations that nobody was told of
+	ended  int // seats of reservations that were cancelled or have expired
 }
 
 // scope is what an idempotency key is unique in.
@@ -33,8 +34,8 @@ type scope struct {
 }
 
 // AuditOf compares what clients were told of some events with what is stored: all that was told there is, as it was told; there is
-// nothing else, unless a client had no answer; no event has more seats sold than its capacity; no key has two reservations; and the
-// counters are the sums of the reservations. Nothing may change meanwhile.
+// nothing else, unless a client had no answer; no event has more seats sold than its capacity, or refused somebody while it had some
+// left; no key has two reservations; and the counters are the sums of the reservations. Nothing may change meanwhile.
 func AuditOf(ctx context.Context, told *Told, storage Storage, events []evently.EventID, capacity int) (Audit, error) {
 	a := &auditor{
 		told: told, capacity: capacity, events: make(map[evently.EventID]*sold, len(events)),
@@ -90,6 +91,7 @@ func (a *auditor) compare(r Stored) {
 	case evently.Confirmed:
 		of.Booked += r.Quantity
 	case evently.Cancelled, evently.Expired: // their seats are free
+		of.ended += r.Quantity
 	}
 	if r.Key != (evently.Key{}) {
 		at := scope{r.ID.Event, r.Key}
@@ -131,12 +133,17 @@ func (a *auditor) missing() {
 	}
 }
 
-// sums compares the seats sold with the capacity and with the counters, if there are any.
+// sums compares the seats sold with the capacity, with what was refused, and with the counters, if there are any.
 func (a *auditor) sums(counts map[evently.EventID]Count) {
 	for event, of := range a.events {
 		if over := of.Held + of.Booked - a.capacity; over > 0 {
 			a.Oversold += over
 			a.fault("event %s has %d seats sold of %d", event, of.Held+of.Booked, a.capacity)
+		}
+		// Seats that are free after a refusal came back since, or are of bookings that came to nothing.
+		free := a.capacity - of.Held - of.Booked
+		if refused := a.told.Refused[event]; refused > 0 && free > of.ended+a.told.Unknown[event] {
+			a.fault("event %s has %d seats left, and refused %d bookings", event, free, refused)
 		}
 		if count, counted := counts[event]; counts != nil && (!counted || count != of.Count) {
 			a.Miscounted++

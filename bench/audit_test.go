@@ -59,6 +59,20 @@ func TestAudit_FindsWhatIsWrong(t *testing.T) {
 		fault string
 	}{
 		{"nothing", func(*Told, *vault) {}, Audit{}, ""},
+		{"refused when nothing was left", func(told *Told, _ *vault) { told.refused(1, 5) }, Audit{}, ""},
+		{"refused, and a seat came back", func(told *Told, v *vault) {
+			told.refused(1, 5)
+			told.Promises, v.rows, v.counts[1] = told.Promises[1:], v.rows[1:], Count{8, 1}
+		}, Audit{}, ""},
+		{"refused, and an unanswered booking came to nothing", func(told *Told, v *vault) {
+			told.refused(1, 5)
+			told.unknown(1, 2)
+			told.Promises, v.rows, v.counts[1] = told.Promises[3:], v.rows[3:], Count{8, 0}
+		}, Audit{}, ""},
+		{"refused although seats were left", func(told *Told, v *vault) {
+			told.refused(1, 5)
+			told.Promises, v.rows, v.counts[1] = told.Promises[3:], v.rows[3:], Count{8, 0}
+		}, Audit{}, "2 seats left, and refused 5 bookings"},
 		{"no counters", func(_ *Told, v *vault) { v.counts = nil }, Audit{}, ""},
 		{"row of an unanswered booking", func(told *Told, v *vault) {
 			v.rows = append(v.rows, Stored{ID: evently.ReservationID{Event: 1, Token: 99}, Status: evently.Cancelled, Quantity: 1})
@@ -208,9 +222,5 @@ func TestTables_ReadWhatIsThere(t *testing.T) {
 	counts, err := tables.Counts(t.Context(), asked)
 	if wantCounts := map[evently.EventID]Count{events[0]: {3, 4}, events[2]: {}}; err != nil || !maps.Equal(counts, wantCounts) {
 		t.Errorf("%v (%v), want %v", counts, err, wantCounts)
-	}
-	tables.Uncounted = true
-	if counts, err := tables.Counts(t.Context(), asked); counts != nil || err != nil {
-		t.Errorf("%v (%v) of a design without counters", counts, err)
 	}
 }

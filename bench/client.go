@@ -28,6 +28,9 @@ func ParseEndpoint(base string) (Endpoint, error) {
 	if err != nil {
 		return Endpoint{}, fmt.Errorf("parse API's URL: %w", err)
 	}
+	if u.User != nil { // it would not be sent, and stand in reports
+		return Endpoint{}, errors.New("parse API's URL: it must have no user and password")
+	}
 	ports := map[string]string{"http": "80", "https": "443"}
 	port, known := ports[u.Scheme]
 	if !known || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {

@@ -30,6 +30,7 @@ func TestParseEndpoint(t *testing.T) {
 		"http://example.com/%zz":        {},
 		"/var/run/evently.sock":         {},
 		"http://user@example.com:1/a#b": {},
+		"http://user:key@example.com":   {},
 	} {
 		got, err := ParseEndpoint(text)
 		if got != want || (err == nil) != (want != Endpoint{}) {

@@ -63,14 +63,13 @@ func (l *Load) Run(ctx context.Context) (Round, *Told, error) {
 		group.Go(func() error { return visitors[n].client.Connect(ctx) })
 	}
 	err := group.Wait()
-	dropped := 0
+	all, told, last := newRecorder(l.Workload.Counts, from, to), new(Told), time.Duration(0)
 	if err == nil {
-		dropped, err = l.run(ctx, visitors)
+		err = l.run(ctx, visitors, all)
 	}
 	if err == nil {
 		err = ctx.Err() // it may have ended between two visits
 	}
-	all, told, last := newRecorder(l.Workload.Counts, from, to), new(Told), time.Duration(0)
 	for _, v := range visitors {
 		v.client.Close() //nolint:errcheck // nothing is under way
 		all.merge(v.recorder)
@@ -82,12 +81,11 @@ func (l *Load) Run(ctx context.Context) (Round, *Told, error) {
 	}
 	round := Round{Workload: l.Workload.Name, Connections: l.Connections, Rate: l.Rate}
 	all.figures(&round)
-	round.Unfinished += dropped
 	return round, told, err
 }
 
-// run returns how many visits no connection was told of.
-func (l *Load) run(ctx context.Context, visitors []*visitor) (dropped int, err error) {
+// run has visitors visit. Visits that none of them is told of go to a recorder of their own.
+func (l *Load) run(ctx context.Context, visitors []*visitor, untold *recorder) error {
 	group, visiting := errgroup.WithContext(ctx)
 	clock := startClock()
 	windowEnd := make(chan struct{})
@@ -98,7 +96,7 @@ func (l *Load) run(ctx context.Context, visitors []*visitor) (dropped int, err e
 	if l.Rate > 0 {
 		due = make(chan time.Duration, visitsMax)
 		group.Go(func() error {
-			dropped = l.schedule(visiting, clock, left, due)
+			l.schedule(visiting, clock, left, due, untold)
 			return nil
 		})
 	}
@@ -111,10 +109,10 @@ func (l *Load) run(ctx context.Context, visitors []*visitor) (dropped int, err e
 			return v.closed(visiting, left)
 		})
 	}
-	err = group.Wait()
+	err := group.Wait()
 	close(windowEnd)
 	_ = window.Wait() // it has no error
-	return dropped, err
+	return err
 }
 
 // demand is how many visits there may be.
@@ -147,27 +145,26 @@ func (l *Load) window(clock clock, over <-chan struct{}) {
 	<-over
 }
 
-// schedule sends the moments at which visits are due, each when it has come, and returns how many of the window it had no room for.
-func (l *Load) schedule(ctx context.Context, clock clock, left *atomic.Int64, due chan<- time.Duration) (dropped int) {
+// schedule sends the moments at which visits are due, each when it has come. Those that there is no room for would have waited
+// until the window ends at least.
+func (l *Load) schedule(ctx context.Context, clock clock, left *atomic.Int64, due chan<- time.Duration, untold *recorder) {
 	defer close(due)
 	wait := l.wait
 	if wait == nil {
 		wait = pause
 	}
 	process := newArrivals(rand.New(rand.NewPCG(l.Seed, 0)), l.Rate/l.Workload.Mix.requests())
-	for at := process.next(); at < l.Warmup+l.Duration && left.Add(-1) >= 0 && ctx.Err() == nil; at = process.next() {
+	end := l.Warmup + l.Duration
+	for at := process.next(); at < end && left.Add(-1) >= 0 && ctx.Err() == nil; at = process.next() {
 		if ahead := at - clock.now(); ahead > 0 {
 			wait(ctx, ahead)
 		}
 		select {
 		case due <- at:
 		default:
-			if at >= l.Warmup {
-				dropped++
-			}
+			untold.unfinished(at, end)
 		}
 	}
-	return dropped
 }
 
 // clock tells the time since it was started.

@@ -127,6 +127,22 @@ func TestLoad_UnfinishedVisitsCount(t *testing.T) {
 	}
 }
 
+// Who finds no room to wait in counts like them.
+func TestLoad_VisitsThatNobodyIsToldOfCount(t *testing.T) {
+	load := &Load{
+		Warmup: time.Second, Duration: time.Second, Rate: 1000, Seed: 1,
+		wait: func(context.Context, time.Duration) {},
+	}
+	untold := newRecorder(CountsBooked, load.Warmup, load.Warmup+load.Duration)
+	due := make(chan time.Duration, 1)
+	load.schedule(t.Context(), startClock(), load.demand(), due, untold)
+	var round Round
+	untold.figures(&round)
+	if round.Unfinished < 900 || round.Unfinished > 1100 || round.Latency.P50 < 400 || round.Latency.P50 > 600 || round.Latency.Max > 1000 {
+		t.Errorf("%d unfinished, %+v, want about 1000 that wait for the end of the second", round.Unfinished, round.Latency)
+	}
+}
+
 func TestLoad_ClosedLoopKeepsEveryConnectionBusy(t *testing.T) {
 	round := visits(t, 0, 0, 0)
 	if round.Done < 1995 || round.Done > 2005 || round.Seconds != 10 || round.SentLate != 0 || round.Rate != 0 {

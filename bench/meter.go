@@ -36,6 +36,7 @@ type reading struct {
 	at                            time.Time
 	server, postgres, redis, load used
 	commits                       int64
+	counted                       bool // commits are known
 }
 
 // used is processor time.
@@ -60,7 +61,7 @@ func (m *meter) read(ctx context.Context) reading {
 	of(&r.redis, m.processes.Redis, cpuOf)
 	if m.database != nil {
 		// Without it the figure stays away: it is no reason to end the round.
-		_ = m.database.QueryRow(ctx, commitsSQL, pgx.QueryExecModeExec).Scan(&r.commits)
+		r.counted = m.database.QueryRow(ctx, commitsSQL, pgx.QueryExecModeExec).Scan(&r.commits) == nil
 	}
 	return r
 }
@@ -92,7 +93,9 @@ func (r *reading) since(before *reading, round *Round) {
 		}
 	}
 	round.CPU.Used = total.Seconds() / seconds / float64(runtime.GOMAXPROCS(0))
-	round.Commits = float64(r.commits-before.commits) / seconds
+	if before.counted && r.counted {
+		round.Commits = float64(r.commits-before.commits) / seconds
+	}
 }
 
 // busy is the processor time that the target uses, in cores, as of two readings.

@@ -74,11 +74,16 @@ type run struct {
 	errs     []error
 }
 
-// rotate measures blocks: in every round all designs, another one first each time.
+// rotate measures blocks: in every round all designs, in every second one backwards, and after that another one first, so that none
+// always follows the same one.
 func (r *run) rotate(ctx context.Context, designs []Design, list func(Design) []measurement) {
 	for round := 1; round <= r.Rounds; round++ {
 		for i := range designs {
-			design := designs[(i+round-1)%len(designs)]
+			at := i
+			if round%2 == 0 {
+				at = len(designs) - 1 - i
+			}
+			design := designs[(at+(round-1)/2)%len(designs)]
 			if todo := list(design); len(todo) > 0 && ctx.Err() == nil {
 				r.block(ctx, design, round, todo)
 			}

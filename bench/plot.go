@@ -122,7 +122,7 @@ func (d *drawing) label(class, anchor string, x, y float64, text string) {
 	d.add(`<text class="%s" text-anchor="%s" x="%s" y="%s">%s</text>`, class, anchor, px(x), px(y), escape(text))
 }
 
-// curve joins points; ends are marked so that lines without colour can be told apart.
+// curve joins points.
 func (d *drawing) curve(style int, title string, points [][2]float64) {
 	var path strings.Builder
 	for i, p := range points {

@@ -15,7 +15,6 @@ type bars struct {
 // namedBar is one bar. Its parts are drawn behind each other.
 type namedBar struct {
 	Name     string
-	Style    int // of a bar of one part
 	Parts    []barPart
 	Low      float64 // of the whisker; no whisker if both are 0
 	High     float64

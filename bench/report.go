@@ -74,7 +74,7 @@ func (r *Report) sections() []section {
 			if found[at] == nil {
 				found[at] = &section{Workload: workload, Connections: at.connections, Open: at.open}
 			}
-			found[at].add(r.line(summary, rounds))
+			found[at].add(r.line(&workload, summary, rounds))
 		}
 		ordered := slices.SortedFunc(maps.Keys(found), func(a, b place) int {
 			if a.open != b.open {
@@ -141,17 +141,19 @@ func (r *Report) design(name string) Design {
 	return Design{Name: name, Title: name}
 }
 
-func (r *Report) line(summary Summary, rounds map[key][]Round) line {
+func (r *Report) line(workload *Workload, summary Summary, rounds map[key][]Round) line {
 	l := line{Design: r.design(summary.Design), Summary: summary, rounds: rounds[summary.key()]}
 	l.Absent = "" // of this workload there are figures
-	var failed, late, unfinished float64
-	example := ""
+	var failed, refused, late, unfinished float64
+	demand, met, example := workload.demand(), workload.demand(), ""
 	audits := Audit{}
 	for i := range l.rounds {
 		round := &l.rounds[i]
 		audits.add(&round.Audit)
 		l.RSS = max(l.RSS, round.ServerRSS)
 		failed += float64(round.Outcomes["failed"])
+		refused += float64(round.Outcomes["refused"])
+		met = min(met, round.answered())
 		example = cmp.Or(example, round.Failure)
 		late = max(late, round.SentLate)
 		unfinished += float64(round.Unfinished)
@@ -165,6 +167,12 @@ func (r *Report) line(summary Summary, rounds map[key][]Round) line {
 	}
 	if failed > 0 {
 		l.note("%s requests failed, such as: %s", count(failed), example)
+	}
+	if refused > 0 && workload.Counts == CountsBooked {
+		l.note("sold out before the end: %s bookings were refused and do not count", count(refused))
+	}
+	if met < demand {
+		l.note("the demand was not met in time: %s of %s requests were answered", count(float64(met)), count(float64(demand)))
 	}
 	if unfinished > 0 {
 		l.note("overloaded: no connection got to %s scheduled requests", count(unfinished))
@@ -182,12 +190,15 @@ func (l *line) note(format string, args ...any) {
 	l.Notes = append(l.Notes, fmt.Sprintf(format, args...))
 }
 
-// slower is the median over rounds of the reference's rate over another one's.
+// slower is the median over rounds of the reference's rate over another one's; 0 if the reference has no result.
 func slower(reference, other []Round) float64 {
 	var ratios []float64
 	for _, a := range reference {
+		if !a.Audit.Passed() {
+			return 0
+		}
 		for _, b := range other {
-			if a.Round == b.Round && a.Audit.Passed() && a.Done > 0 && b.Done > 0 {
+			if a.Round == b.Round && a.Done > 0 && b.Done > 0 {
 				ratios = append(ratios, a.Done/b.Done)
 			}
 		}
@@ -228,12 +239,12 @@ func (a *Audit) verdict() string {
 	return strings.Join(found, ", ")
 }
 
-// Faults are the failed audits of durable designs, a line each.
+// Faults are the failed audits of durable designs, and ceilings that could not be measured, a line each.
 func (r *Report) Faults() []string {
 	var faults []string
 	for _, s := range r.sections() {
 		for _, l := range s.Lines {
-			if l.Failed != "" && l.Durable {
+			if l.Failed != "" && (l.Durable || l.Ceiling) {
 				faults = append(faults, fmt.Sprintf("%s, %s: %s", l.Title, s.Title(), l.Failed))
 			}
 		}

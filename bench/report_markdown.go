@@ -31,6 +31,9 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 			l := &s.Lines[j]
 			if l.Valid() {
 				row(&text, func(c *column) string { return c.text(l) })
+				for _, note := range l.Notes {
+					fmt.Fprintf(&text, "| | %s%s\n", cell(note), strings.Repeat(" |", len(columns)-1))
+				}
 			} else {
 				fmt.Fprintf(&text, "| %s | %s%s\n", cell(l.label()), cell(l.instead()), strings.Repeat(" |", len(columns)-1))
 			}

@@ -183,11 +183,15 @@ func (r *Report) heading() []string {
 	if m.Redis != "" {
 		machine += "; Redis " + m.Redis
 	}
-	return []string{
+	lines := []string{
 		r.Command,
 		fmt.Sprintf("%s, %s, took %s", build, r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.took()),
 		machine,
 	}
+	if r.Settings != "" {
+		lines = append(lines, r.Settings)
+	}
+	return lines
 }
 
 func (r *Report) took() string {

@@ -111,13 +111,63 @@ func TestReport_ShowsNoFigureOfAFailedAudit(t *testing.T) {
 	}
 }
 
-func TestFaults_AreThoseOfDurableDesigns(t *testing.T) {
+func TestFaults_AreThoseOfDurableDesignsAndCeilings(t *testing.T) {
 	r := leakyReport()
 	for i := range r.Designs {
 		r.Designs[i].Durable = r.Designs[i].Name != "for-update"
 	}
 	if got := r.Faults(); len(got) != 0 {
 		t.Errorf("faults: %q", got)
+	}
+	for i := range r.Designs {
+		r.Designs[i].Ceiling = r.Designs[i].Name == "for-update"
+	}
+	if got := r.Faults(); len(got) != 1 {
+		t.Errorf("faults of a ceiling: %q", got)
+	}
+}
+
+// Nothing is compared with a design that has no result.
+func TestReport_ComparesWithNoFailedAudit(t *testing.T) {
+	for _, failing := range []string{ReferenceName, CeilingName} {
+		r := leakyReport()
+		for i := range r.Rounds {
+			r.Rounds[i].Audit = Audit{}
+			if r.Rounds[i].Design == failing && r.Rounds[i].Round == 2 {
+				r.Rounds[i].Audit.Faults = []string{"not measured"}
+			}
+		}
+		r.Summary = Summaries(r.Rounds)
+		for _, s := range r.sections() {
+			for _, l := range s.Lines {
+				if ratio := map[string]float64{ReferenceName: l.Slower, CeilingName: l.OfCeiling}[failing]; l.Valid() && ratio != 0 {
+					t.Errorf("%s is compared with %s: %v", l.Title, failing, ratio)
+				}
+			}
+		}
+	}
+}
+
+// What a reader of a figure has to know stands beside it.
+func TestReport_EveryFormatHasTheNotes(t *testing.T) {
+	r := sampleReport()
+	r.Settings = "Of all designs webhooks are off."
+	for i := range r.Rounds {
+		if round := &r.Rounds[i]; round.Workload == "hot" && round.Design == "skip-locked" {
+			round.Outcomes["refused"] = 1_234_567
+		}
+	}
+	for name, write := range map[string]func(io.Writer) error{"table": r.WriteTable, "Markdown": r.WriteMarkdown, "page": r.WriteHTML} {
+		got := text(t, write)
+		for _, want := range []string{
+			"12 requests failed, such as: 503 unavailable", "no connection got to 3,933 scheduled requests", "sent over 1 ms late",
+			"the demand was not met in time: ", " of 200,000 requests were answered",
+			"sold out before the end: 3,703,701 bookings were refused and do not count", r.Settings,
+		} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: no %q in\n%s", name, want, got)
+			}
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ type Report struct {
 	Seconds  float64    `json:"seconds"` // the whole run took
 	Command  string     `json:"command"`
 	Machine  Machine    `json:"machine"`
+	Settings string     `json:"settings"`  // what the systems under test are spared that a node does by default
 	Designs  []Design   `json:"designs"`   // in the order of the table; those that could not run say why
 	Workload []Workload `json:"workloads"` // in the order of the table
 	Rounds   []Round    `json:"rounds"`    // in the order in which they were measured
@@ -54,13 +55,21 @@ type Round struct {
 
 	Latency    Latency     `json:"latency"`
 	CPU        CPU         `json:"cpu"`
-	Commits    float64     `json:"commits"`    // transactions a second that wrote to the design's database
+	Commits    float64     `json:"commits"`    // transactions a second that wrote, of the whole Postgres server
 	ServerRSS  int64       `json:"server_rss"` // bytes, at the end
 	Audit      Audit       `json:"audit"`      // of all that this round's event or events were told, with the warm-up
 	Quantiles  []LatencyAt `json:"quantiles"`  // the distribution, for a plot
 	Timeline   []float64   `json:"timeline"`   // Done in each second, or in each tenth of the round if it is shorter than 10 s
 	SentLate   float64     `json:"sent_late"`  // share of scheduled requests that went out over 1 ms late; latency counts from the schedule all the same
 	Unfinished int         `json:"unfinished"` // scheduled requests that no connection got to before the round ended
+}
+
+// answered is how many requests had an answer, or failed.
+func (r *Round) answered() (sum int) {
+	for _, n := range r.Outcomes {
+		sum += n
+	}
+	return sum
 }
 
 // Latency is the time from the scheduled moment of sending to the whole answer, in milliseconds, of requests that did not fail. Those

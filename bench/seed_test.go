@@ -3,9 +3,11 @@ package bench
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/evently/evently"
@@ -38,6 +40,37 @@ func database(t *testing.T) (*pgxpool.Pool, evently.UserID) {
 		t.Fatalf("%v is no oldest administrator: %+v (%v)", organizer, oldest, err)
 	}
 	return pool, organizer
+}
+
+func TestSeedPast_HasPostgresPlanForMany(t *testing.T) {
+	pool, _ := database(t)
+	if err := SeedPast(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(t.Context(), `
+		set plan_cache_mode = force_generic_plan;
+		prepare known (int8, uuid) as select from reservations where event_id = $1 and key = $2;
+		prepare live (int8) as select sum(quantity) from reservations where event_id = $1 and status <= 1`, pgx.QueryExecModeSimpleProtocol,
+	); err != nil {
+		t.Fatal(err)
+	}
+	for statement, want := range map[string]string{
+		"known (1, gen_random_uuid())": "Scan using reservations_by_key", "live (1)": "on reservations_",
+	} {
+		rows, err := conn.Query(t.Context(), "explain execute "+statement, pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if plan := strings.Join(lines, "\n"); err != nil || !strings.Contains(plan, want) || strings.Contains(plan, "Seq Scan") {
+			t.Errorf("%s (%v), want %q", plan, err, want)
+		}
+	}
 }
 
 // Events that are seeded differ in nothing but their ids from one that the catalogue makes, in any column of any table.

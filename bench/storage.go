@@ -14,8 +14,6 @@ import (
 // Tables is the Storage of designs that keep reservations in the tables of the schema.
 type Tables struct {
 	Pool *pgxpool.Pool
-	// Uncounted says that the design leaves the counters of event_heads alone, and counts reservations instead.
-	Uncounted bool
 }
 
 var _ Storage = (*Tables)(nil)
@@ -56,9 +54,6 @@ from unnest($1::int8[]) as asked (event_id) join event_heads h using (event_id)`
 
 // Counts implements Storage.
 func (t *Tables) Counts(ctx context.Context, events []evently.EventID) (map[evently.EventID]Count, error) {
-	if t.Uncounted {
-		return nil, nil
-	}
 	rows, err := t.Pool.Query(ctx, countsSQL, columnOf(events))
 	if err != nil {
 		return nil, err

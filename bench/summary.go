@@ -16,7 +16,7 @@ func Summaries(rounds []Round) []Summary {
 		rate             float64
 	}
 	ofRound := func(r *Round) of { return of{r.Design, r.Workload, r.Connections, r.Rate} }
-	groups, ceilings := make(map[of][]*Round), make(map[of]map[int]float64)
+	groups := make(map[of][]*Round)
 	var order []of
 	for i := range rounds {
 		r := &rounds[i]
@@ -25,12 +25,6 @@ func Summaries(rounds []Round) []Summary {
 			order = append(order, at)
 		}
 		groups[at] = append(groups[at], r)
-		if r.Design == CeilingName && r.Rate == 0 && r.Audit.Passed() {
-			if ceilings[at] == nil {
-				ceilings[at] = make(map[int]float64)
-			}
-			ceilings[at][r.Round] = r.Done
-		}
 	}
 	first := make(map[string]int) // of a name of a workload or a design
 	for i, at := range order {
@@ -56,9 +50,21 @@ func Summaries(rounds []Round) []Summary {
 	for _, at := range order {
 		ceiling := at
 		ceiling.design = CeilingName
-		list = append(list, summarize(groups[at], ceilings[ceiling]))
+		list = append(list, summarize(groups[at], doneByRound(groups[ceiling])))
 	}
 	return list
+}
+
+// doneByRound is what was done in each round; nil if one of them is no result.
+func doneByRound(rounds []*Round) map[int]float64 {
+	done := make(map[int]float64, len(rounds))
+	for _, r := range rounds {
+		if !r.Audit.Passed() {
+			return nil
+		}
+		done[r.Round] = r.Done
+	}
+	return done
 }
 
 // summarize sums up the rounds of one design; ceiling is what was done in each round by the ceiling.

@@ -8,6 +8,8 @@ type Told struct {
 	// Unknown counts bookings without an answer, or with one that says nothing about the outcome, by event. So many rows may be
 	// there that nobody was told of.
 	Unknown map[evently.EventID]int
+	// Refused counts bookings that were refused because nothing was left, by event.
+	Refused map[evently.EventID]int
 	// Doubled says of keys that were answered with different reservations.
 	Doubled []string
 }
@@ -26,6 +28,9 @@ func (t *Told) merge(other *Told) {
 	for event, n := range other.Unknown {
 		t.unknown(event, n)
 	}
+	for event, n := range other.Refused {
+		t.refused(event, n)
+	}
 }
 
 func (t *Told) unknown(event evently.EventID, n int) {
@@ -33,4 +38,11 @@ func (t *Told) unknown(event evently.EventID, n int) {
 		t.Unknown = make(map[evently.EventID]int)
 	}
 	t.Unknown[event] += n
+}
+
+func (t *Told) refused(event evently.EventID, n int) {
+	if t.Refused == nil {
+		t.Refused = make(map[evently.EventID]int)
+	}
+	t.Refused[event] += n
 }

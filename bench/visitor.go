@@ -179,6 +179,7 @@ func (v *visitor) book(ctx context.Context, due time.Duration, event evently.Eve
 		}
 	case answer.Status == 409 && bytes.Contains(answer.Body, soldOut):
 		came = refused
+		v.told.refused(event, 1)
 	}
 	v.recorder.answered(askedBook, came, due, at)
 	if given && !v.load.Unchecked {

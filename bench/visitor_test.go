@@ -254,6 +254,9 @@ func TestVisitor_BelievesNothing(t *testing.T) {
 			if !reflect.DeepEqual(round.Outcomes, c.outcomes) {
 				t.Errorf("outcomes %v, want %v", round.Outcomes, c.outcomes)
 			}
+			if told.Refused[theEvent] != c.outcomes["refused"] {
+				t.Errorf("%v refused, want %d", told.Refused, c.outcomes["refused"])
+			}
 			if told.Unknown[theEvent] != c.unknown || len(told.Doubled) > 0 != c.doubled {
 				t.Errorf("%v unknown, %v doubled, want %d and %v", told.Unknown, told.Doubled, c.unknown, c.doubled)
 			}

@@ -15,6 +15,9 @@ type Workload struct {
 	Counts   string  `json:"counts"` // what Round.Done counts: one of the Counts constants
 }
 
+// demand is how many visits there are in all; 0: as many as there is time for.
+func (w *Workload) demand() int { return int(w.Demand * float64(w.Capacity*w.Events)) }
+
 // What Round.Done counts.
 const (
 	CountsBooked   = "booked"

@@ -22,7 +22,7 @@ const (
 	outdatedRest = 100 * time.Millisecond // how old a value may be that is outdated as a whole, see cache.outdate
 	statesMax    = 10_000                 // events
 	listsMax     = 1_000                  // queries
-	detailsMax   = 1_000                  // events as they are answered with: 1 KiB, or 15 with the longest description
+	detailsMax   = 1_000                  // events as they are answered with: 1 KiB, or 60 with the longest description
 )
 
 // caches keep what the public reads: a hit costs no query, and while the database is away the last known values are served.

@@ -30,12 +30,17 @@ func (w *work) Done() <-chan struct{} { return w.full().Done() }
 // Err implements context.Context.
 func (w *work) Err() error {
 	w.mu.Lock()
-	unknown := w.timed == nil && !w.over && w.Context.Err() == nil && time.Now().Before(w.deadline)
+	gone := w.Context.Err() != nil
+	unknown := w.timed == nil && !w.over && !gone && time.Now().Before(w.deadline)
 	w.mu.Unlock()
 	if unknown {
 		return nil
 	}
-	return w.full().Err()
+	timed := w.full()
+	if gone {
+		<-timed.Done() // which follows the client's leaving at once: who was told by Gone must find a reason
+	}
+	return timed.Err()
 }
 
 // Value implements context.Context. It lets context find out how to end the contexts that are derived from this one.

@@ -92,6 +92,39 @@ func TestWork_GoneIsTheClient(t *testing.T) {
 	})
 }
 
+// When the client has gone, Err tells so at once: who waits for Gone asks for the reason then. The contexts that are derived from the
+// client's may end a moment later.
+func TestWork_WhoIsGoneHasAReason(t *testing.T) {
+	for range 100 {
+		client := &hungUp{t.Context(), make(chan struct{})}
+		w := &work{Context: client, deadline: time.Now().Add(time.Hour)}
+		w.Done() // somebody has waited for the end before
+		close(client.gone)
+		<-evently.Gone(w)
+		if err := w.Err(); !errors.Is(err, context.Canceled) {
+			t.Fatalf("Err is %v when the client has gone", err)
+		}
+		w.end()
+	}
+}
+
+// hungUp is the context of a client that has gone when gone is closed.
+type hungUp struct {
+	context.Context
+	gone chan struct{}
+}
+
+func (h *hungUp) Done() <-chan struct{} { return h.gone }
+
+func (h *hungUp) Err() error {
+	select {
+	case <-h.gone:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
 // RequestTimeout bounds the work of handlers that wait for it to end, and tells its deadline to those that do not.
 func TestWork_IsBoundedByTheRequestTimeout(t *testing.T) {
 	const bound = 100 * time.Millisecond

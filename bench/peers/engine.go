@@ -141,7 +141,11 @@ func (p *Peer) decide(ctx context.Context, b *booking) (*evently.Reservation, er
 	if o.turns != nil && !o.full.Load() {
 		select {
 		case o.turns <- struct{}{}:
-			defer func() { <-o.turns }()
+			if o.full.Load() { // by now: nor do those wait any longer who stand behind
+				<-o.turns
+			} else {
+				defer func() { <-o.turns }()
+			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

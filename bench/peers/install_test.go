@@ -28,13 +28,11 @@ var redisInstalled = sync.OnceValue(func() error {
 	}
 	// Debian's packages ask this program whether they may start what they install.
 	const policy = "/usr/sbin/policy-rc.d"
-	file, err := os.OpenFile(policy, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
-	if err == nil {
-		_, err = file.WriteString("#!/bin/sh\nexit 101\n")
-		err = errors.Join(err, file.Close())
+	if _, err := os.Stat(policy); errors.Is(err, os.ErrNotExist) {
+		if err := os.WriteFile(policy, []byte("#!/bin/sh\nexit 101\n"), 0o755); err != nil {
+			return err
+		}
 		defer os.Remove(policy) //nolint:errcheck // it forbids no more than it did before this test
-	} else if !errors.Is(err, os.ErrExist) {
-		return err
 	}
 	for _, args := range [][]string{
 		{"update"},
@@ -44,6 +42,6 @@ var redisInstalled = sync.OnceValue(func() error {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 	}
-	_, err = exec.LookPath("redis-server")
+	_, err := exec.LookPath("redis-server")
 	return err
 })

@@ -107,6 +107,9 @@ func TestBench_MeasuresDesignsAndLeavesNothing(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
+	if !strings.Contains(report.Settings, "webhooks") {
+		t.Errorf("settings: %q", report.Settings)
+	}
 	text, err := os.ReadFile(page)
 	if err != nil || !bytes.Contains(text, []byte("SELECT ... FOR UPDATE")) {
 		t.Errorf("the page: %v %s", err, text)
@@ -265,10 +268,11 @@ func TestBench_RefusesWhatCannotBeMeant(t *testing.T) {
 		"--duration 1ms":                               "--duration: must be",
 		"--warmup -1s":                                 "--warmup: must be",
 		"--json - --markdown":                          "standard output",
-		"--database-url mysql://h":                     "postgres://",
-		"serve --design mysql":                         `"mysql"`,
-		"serve --design noop":                          "database_url is not set",
-		"more":                                         "more",
+		"--target http://h --admin-password p --workload tail-100k": "would leave 100000 events",
+		"--database-url mysql://h":                                  "postgres://",
+		"serve --design mysql":                                      `"mysql"`,
+		"serve --design noop":                                       "database_url is not set",
+		"more":                                                      "more",
 	} {
 		args := append([]string{"bench"}, strings.Fields(line)...)
 		if out := exec(t, exitUsage, environment{"HOME": t.TempDir()}, args...); !strings.Contains(out, want) {

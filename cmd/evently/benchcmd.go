@@ -25,6 +25,7 @@ const (
 	benchRoundsMax      = 100
 	benchRateMax        = 1_000_000
 	benchTimeMax        = time.Hour
+	benchTargetEvents   = 1000 // at most, of a workload at a --target: they stay there
 
 	// What a measurement may take that ends with its demand, which slow designs do not meet.
 	benchDemandMax      = 20 * time.Second
@@ -64,13 +65,17 @@ func (s *shell) benchCommand() *cobra.Command {
 
 Without a flag everybody books seats of one event, at a node that runs for this purpose over a Postgres of its own (fsync on), beside
 a server that books nothing: the ceiling. With --compare it does so with all designs that seats are usually sold by, under all
-workloads, which takes some 15 minutes. With --target it measures a node elsewhere, whose events and bookings stay.
+workloads, which takes some 15 minutes. With --target it measures a node elsewhere as hard as it can, and the events and bookings that
+it makes there stay: do not aim it at what people book with.
+
+All designs have the same settings: limits of requests, the access log, pricing runs, and what follows bookings (analytics, mails,
+webhooks) are off.
 
 Workloads: ` + strings.Join(workloadNames(), ", ") + `.
 Designs: ` + strings.Join(designNames(), ", ") + `.
 
 The result goes to standard output, the progress to standard error. Ctrl-C ends it with what was measured until then. Exit code 1 if the
-audit of a durable design failed.`,
+audit of a durable design failed, or a ceiling could not be measured.`,
 	}
 	flags := command.Flags()
 	flags.BoolVar(&o.compare, "compare", false, "measure all designs under all workloads")
@@ -209,8 +214,12 @@ func (o *benchOptions) contradictions(config *Config) error {
 
 func (o *benchOptions) bounds() error {
 	for _, name := range o.workloads {
-		if _, found := bench.WorkloadNamed(name); !found {
+		w, found := bench.WorkloadNamed(name)
+		switch {
+		case !found:
 			return fmt.Errorf("--workload: %q is none of %s", name, strings.Join(workloadNames(), ", "))
+		case o.target != "" && w.Events > benchTargetEvents:
+			return fmt.Errorf("--workload: %s would leave %d events at --target, and at most %d are made there", name, w.Events, benchTargetEvents)
 		}
 	}
 	for _, name := range o.designs {
@@ -265,7 +274,7 @@ func (o *benchOptions) plans(host bench.Host, designs []bench.Design) []bench.Pl
 	if !o.compare {
 		return []bench.Plan{plan(o.connections, o.workloads...)}
 	}
-	most := o.connections[len(o.connections)-1:]
+	most := []int{slices.Max(o.connections)}
 	hot := plan(o.connections, "hot")
 	hot.HalfRate = []string{"hot"}
 	others := plan(most, "sold-out", "read", "tail-1k", "mix")
@@ -309,7 +318,7 @@ func (s *shell) bench(ctx context.Context, config *Config, o *benchOptions) (err
 // measure carries the plans out.
 func (s *shell) measure(ctx context.Context, config *Config, o *benchOptions, report *bench.Report, progress *benchProgress) (err error) {
 	progress.say("starting")
-	host, end, err := o.host(ctx, config, report, func(err error) { progress.say("warning: " + err.Error()) })
+	host, end, err := o.host(ctx, config, report, progress.warn)
 	if err != nil {
 		return err
 	}
@@ -320,20 +329,22 @@ func (s *shell) measure(ctx context.Context, config *Config, o *benchOptions, re
 	}
 	for i := range plans {
 		plans[i].Progress = progress.showing(i+1, len(plans))
-		rounds, err := plans[i].Run(ctx)
+		rounds, planErr := plans[i].Run(ctx)
 		report.Rounds = append(report.Rounds, rounds...)
-		if err != nil {
-			return err
+		err = errors.Join(err, planErr)
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return err
 }
 
 // host is where the designs run, with the designs and the machine for the report.
 func (o *benchOptions) host(
-	ctx context.Context, config *Config, report *bench.Report, warn func(error),
+	ctx context.Context, config *Config, report *bench.Report, warn func(string),
 ) (bench.Host, func(context.Context) error, error) {
 	if o.target != "" {
+		warn(fmt.Sprintf("%s is loaded as hard as can be, and its events of the category Bench stay on sale", o.target))
 		api, err := o.foreign(ctx, config)
 		if err != nil {
 			return nil, nil, err
@@ -363,10 +374,11 @@ func (o *benchOptions) host(
 			design.Absent = strings.TrimPrefix(peers.ErrNoRedis.Error(), "absent: ")
 		}
 	}
+	report.Settings = benchSettings
 	if report.Machine, err = host.describe(ctx); err == nil {
 		err = store.CheckDurability(ctx, host.server)
 		if errors.As(err, new(*store.DurabilityError)) {
-			warn(err)
+			warn(err.Error())
 			err = nil
 		}
 	}

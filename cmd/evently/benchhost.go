@@ -164,6 +164,9 @@ func (h *benchHost) makeTemplate(ctx context.Context, users int) (err error) {
 		return fmt.Errorf("create the administrator: %w", err)
 	}
 	h.organizer = admin.ID
+	if err := bench.SeedPast(ctx, pool); err != nil {
+		return err
+	}
 	secret := (&Config{JWTSecret: h.secret}).tokenSecrets()[0]
 	h.users, err = bench.SeedUsers(ctx, pool, bench.Signer{KID: secret.KID, Key: secret.Key, TTL: benchTokenTTL}, users)
 	return err
@@ -171,13 +174,13 @@ func (h *benchHost) makeTemplate(ctx context.Context, users int) (err error) {
 
 // create makes a database, which goes at the end.
 func (h *benchHost) create(ctx context.Context, name, template string) error {
+	if h.postgres == nil { // also when it is not known whether the database was made
+		h.add(func(ctx context.Context) error { return h.drop(ctx, name) })
+	}
 	// Collation and encoding are those of the template.
 	sql := fmt.Sprintf("create database %s template %s", pgx.Identifier{name}.Sanitize(), pgx.Identifier{template}.Sanitize())
 	if _, err := h.server.Exec(ctx, sql); err != nil {
 		return fmt.Errorf("create a database: %w", err)
-	}
-	if h.postgres == nil {
-		h.add(func(ctx context.Context) error { return h.drop(ctx, name) })
 	}
 	return nil
 }
@@ -210,6 +213,10 @@ func (h *benchHost) settings(database string) []string {
 		"EVENTLY_ACCESS_LOG=" + off,
 	}
 }
+
+// benchSettings is what a report tells of settings.
+const benchSettings = "Of all designs, limits of requests, the access log, pricing runs and what follows bookings (analytics, mails, webhooks) " +
+	"are off."
 
 // Start implements bench.Host.
 func (h *benchHost) Start(ctx context.Context, design string) (target *bench.Target, err error) {
@@ -252,7 +259,9 @@ func (h *benchHost) Start(ctx context.Context, design string) (target *bench.Tar
 			if err != nil {
 				return nil, err
 			}
-			block.add(func(context.Context) error { return server.Stop() })
+			block.add(func(context.Context) error {
+				return errors.Join(server.Stop(), os.RemoveAll(filepath.Dir(server.Addr)))
+			})
 			redis = server.Addr
 			args = append(args, "--redis", redis)
 			target.Processes.Redis = server.PID
@@ -298,5 +307,8 @@ func (h *benchHost) describe(ctx context.Context) (bench.Machine, error) {
 	m.Redis = h.redis
 	var err error
 	m.Postgres, err = bench.DescribePostgres(ctx, h.server)
+	if h.postgres != nil && inMemory(h.dir) {
+		m.Postgres += ", data in memory and not on a disk"
+	}
 	return m, err
 }

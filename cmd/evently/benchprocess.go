@@ -72,7 +72,11 @@ func startBenchProcess(ctx context.Context, args, env []string) (*benchProcess, 
 	case <-p.exited:
 		return nil, fmt.Errorf("evently %s: %s: %s", strings.Join(args, " "), p.cmd.ProcessState, p.lastWords())
 	case <-up.Done():
-		return nil, errors.Join(context.Cause(up), p.stop(context.WithoutCancel(ctx)))
+		err := context.Cause(up)
+		if ctx.Err() == nil {
+			err = fmt.Errorf("evently %s: %w: %s", strings.Join(args, " "), err, p.lastWords())
+		}
+		return nil, errors.Join(err, p.stop(context.WithoutCancel(ctx)))
 	}
 }
 
@@ -105,8 +109,14 @@ func (p *benchProcess) lastWords() string {
 	return strings.Join(p.tail, "\n")
 }
 
-// stop asks the process to end, and makes it. How it ended is nobody's business: what counts was audited before.
+// stop asks the process to end, and makes it. It returns an error if the process has ended before. How it ends now is nobody's
+// business: what counts was audited.
 func (p *benchProcess) stop(ctx context.Context) error {
+	select {
+	case <-p.exited:
+		return fmt.Errorf("it ended by itself, %s: %s", p.cmd.ProcessState, p.lastWords())
+	default:
+	}
 	ctx, cancel := context.WithTimeout(ctx, benchStopMax)
 	defer cancel()
 	if err := p.signal(syscall.SIGTERM); err != nil {

@@ -76,6 +76,12 @@ func (p *benchProgress) say(text string) {
 	fmt.Fprint(p.to, "\r"+text+strings.Repeat(" ", progressWidth-len(text)))
 }
 
+// warn writes a line that stays.
+func (p *benchProgress) warn(text string) {
+	p.end()
+	fmt.Fprintln(p.to, "warning: "+text)
+}
+
 // end leaves the line to others.
 func (p *benchProgress) end() {
 	if p.terminal {
