@@ -41,6 +41,7 @@ const (
 	apiAgain     = 2 * time.Second  // between tries, unless the answer tells
 	apiAgainMax  = 30 * time.Second // whatever the answer tells
 	apiLag       = 1500 * time.Millisecond
+	apiBytesMax  = 1 << 20 // of an answer that is one value
 	tokenLineMax = 8 << 10
 )
 
@@ -112,7 +113,7 @@ func answer(request *http.Request, want int, take func(io.Reader) error) (again 
 
 // decoding decodes a body into a value.
 func decoding(into any) func(io.Reader) error {
-	return func(body io.Reader) error { return json.NewDecoder(body).Decode(into) }
+	return func(body io.Reader) error { return json.NewDecoder(io.LimitReader(body, apiBytesMax)).Decode(into) }
 }
 
 // PublishEvents publishes events of one tier and returns their ids.

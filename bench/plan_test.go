@@ -229,6 +229,11 @@ func TestPlan_MeasuresAnAPI(t *testing.T) {
 	if rounds, err := plan.Run(t.Context()); err != nil || rounds[0].Audit.Lost != 1 || rounds[0].Audit.Miscounted != 1 {
 		t.Errorf("%+v (%v), want one to be lost", rounds, err)
 	}
+
+	plan.Host = &API{URL: node.API, Admin: api.Admin, Users: []User{{Token: "worthless"}}}
+	if rounds, err := plan.Run(t.Context()); err != nil || rounds[0].Audit.Passed() || !strings.Contains(rounds[0].Failure, "nothing was done") {
+		t.Errorf("%+v (%v), want no result where nothing was done", rounds, err)
+	}
 }
 
 func TestReadTokens_RefusesWhatIsNone(t *testing.T) {

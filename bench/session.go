@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -70,6 +71,9 @@ func (s *session) measure(ctx context.Context) (round Round, err error) {
 	}
 	round.ServerRSS = rss
 	after.since(&before, &round)
+	if round.Done == 0 {
+		return round, fmt.Errorf("nothing was done; an example of what failed: %s", cmp.Or(round.Failure, "no answer came in time"))
+	}
 	if s.design.Ceiling {
 		round.Audit.Skipped = "books nothing"
 		return round, nil

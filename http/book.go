@@ -215,7 +215,7 @@ func (s *bookScanner) object(fields []string, read func(field int) error) (seen 
 		}
 		switch {
 		case field == len(fields):
-			return seen, s.refuse(string(raw), "is not a field of this request")
+			return seen, s.refuse(fmt.Sprintf("%.100s", string(raw)), "is not a field of this request")
 		case seen.has(field):
 			return seen, s.refuse(fields[field], "stands twice")
 		case !s.take(':'):

@@ -131,6 +131,7 @@ func TestBook_Refusals(t *testing.T) {
 		{"tier of another type", "1", `{"items":[{"tier_id":1,"quantity":1}]}`, "", "items[0].tier_id"},
 		{"tier twice", "2", `{"items":[{"tier_id":"t1","quantity":1},{"tier_id":"t1","quantity":1}]}`, "", "items[1].tier_id"},
 		{"unknown field", "1", `{"quantity":1,"user_id":"x"}`, "", "user_id"},
+		{"unknown field of great length", "1", `{"` + strings.Repeat("ж", 20_000) + `":1}`, "", strings.Repeat("ж", 100)},
 		{"field in another case", "1", `{"Quantity":1}`, "", "Quantity"},
 		{"unknown field of an item", "1", `{"items":[{"tier_id":"t1","quantity":1,"seat":4}]}`, "", "items[0].seat"},
 		{"field twice", "1", `{"quantity":1,"quantity":1}`, "", "quantity"},

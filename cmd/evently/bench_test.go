@@ -268,6 +268,7 @@ func TestBench_RefusesWhatCannotBeMeant(t *testing.T) {
 		"--duration 1ms":                               "--duration: must be",
 		"--warmup -1s":                                 "--warmup: must be",
 		"--json - --markdown":                          "standard output",
+		"--json f --html f":                            "files of their own",
 		"--target http://h --admin-password p --workload tail-100k": "would leave 100000 events",
 		"--database-url mysql://h":                                  "postgres://",
 		"serve --design mysql":                                      `"mysql"`,

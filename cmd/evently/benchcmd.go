@@ -192,6 +192,9 @@ func (o *benchOptions) contradictions(config *Config) error {
 			return fmt.Errorf("--%s and --%s do not go together", pair[0], pair[1])
 		}
 	}
+	if o.json != "" && o.json == o.html {
+		return errors.New("--json and --html need files of their own")
+	}
 	if o.target == "" {
 		for _, flag := range []string{"tokens", "admin-email", "admin-password", "admin-password-file"} {
 			if o.set(flag) {
