@@ -144,7 +144,7 @@ const (
 	styleReference = 0
 	styleCeiling   = 1
 	styleOther     = 3
-	styleCount     = 10
+	styleCount     = 12
 )
 
 func (r *Report) style(name string) int {

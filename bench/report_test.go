@@ -338,3 +338,23 @@ func TestFigure_HasThreeDigits(t *testing.T) {
 		}
 	}
 }
+
+// As many designs as there are to compare have a colour, a line and a mark each.
+func TestStyles_AreDistinct(t *testing.T) {
+	r := &Report{Designs: []Design{{Name: ReferenceName}, {Name: "noop", Ceiling: true}, {Name: "gin", Ceiling: true}}}
+	for n := range 9 {
+		r.Designs = append(r.Designs, Design{Name: strconv.Itoa(n)})
+	}
+	page, err := os.ReadFile("report.html.tmpl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[int]string)
+	for _, d := range r.Designs {
+		style := r.style(d.Name)
+		if other, again := seen[style]; again || !bytes.Contains(page, []byte(".curve.s"+strconv.Itoa(style)+" {")) {
+			t.Errorf("%s has style %d, as has %q", d.Name, style, other)
+		}
+		seen[style] = d.Name
+	}
+}
