@@ -86,6 +86,9 @@ func (l *Load) Run(ctx context.Context) (Round, *Told, error) {
 
 // run has visitors visit. Visits that none of them is told of go to a recorder of their own.
 func (l *Load) run(ctx context.Context, visitors []*visitor, untold *recorder) error {
+	if l.Window != nil && l.Warmup == 0 {
+		l.Window(true) // before anybody visits: a small demand is met at once
+	}
 	group, visiting := errgroup.WithContext(ctx)
 	clock := startClock()
 	windowEnd := make(chan struct{})
@@ -140,7 +143,9 @@ func (l *Load) window(clock clock, over <-chan struct{}) {
 				timer.Stop()
 			}
 		}
-		l.Window(i == 0)
+		if begins := i == 0; !begins || l.Warmup > 0 {
+			l.Window(begins)
+		}
 	}
 	<-over
 }

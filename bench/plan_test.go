@@ -143,7 +143,12 @@ func TestPlan_MeasuresANode(t *testing.T) {
 		if wrote && (r.Audit.Acknowledged == 0 || r.Audit.Stored != r.Audit.Acknowledged || r.Commits <= 0) {
 			t.Errorf("%s: %+v, %v commits/s", r.Workload, r.Audit, r.Commits)
 		}
-		if runtime.GOOS == "linux" && (r.ServerRSS < 10<<20 || r.CPU.Load < 0 || r.CPU.Used <= 0 || r.CPU.Used > 1.05) {
+		// The kernel counts processor time in hundredths of a second, and this small flash sale is over in a few of them.
+		usedMin, usedMax := 0.001, 1.05
+		if r.Workload == "flash" {
+			usedMin, usedMax = 0, 4
+		}
+		if runtime.GOOS == "linux" && (r.ServerRSS < 10<<20 || r.CPU.Load < 0 || r.CPU.Used < usedMin || r.CPU.Used > usedMax) {
 			t.Errorf("%s: %d bytes, %+v", r.Workload, r.ServerRSS, r.CPU)
 		}
 		if r.Workload == "flash" && (r.Audit.Acknowledged < 40 || r.Outcomes["booked"] != 40 || r.Outcomes["refused"] != 160) {
