@@ -39,7 +39,7 @@ generate: ## Renew generated files: the settings table in README.md and go:gener
 	$(GO) test ./cmd/evently -run TestREADME -update
 
 deploy: ## Check deploy/ by the programs that read it: linters, strict schemas, promtool, systemd-analyze
-	cd deploy/check && $(GO) vet ./... && $(GO) test ./...
+	cd deploy/check && $(GO) vet ./... && $(GO) test -count=1 ./...
 
 ladder: ## Cut, kill, pause and heal five nodes at random, RUNGS=100 times from SEED on, about 11 seconds each
 	$(GO) test ./cmd/evently/faults -run TestPartition_FiveNodes -count=1 -v -timeout 3h -long \
