@@ -30,16 +30,6 @@ type Engine interface {
 	Do(ctx context.Context, request *Request) (Reply, error)
 }
 
-// Gone returns a channel that is closed when whoever asked by ctx does not wait any more. It is that of ctx.Done, unless ctx knows
-// one by a method Gone, which need not be closed at ctx's deadline and so costs no timer: it is for those who keep the deadline
-// by a timer of their own. Once it is closed ctx.Err tells why.
-func Gone(ctx context.Context) <-chan struct{} {
-	if patient, ok := ctx.(interface{ Gone() <-chan struct{} }); ok {
-		return patient.Gone()
-	}
-	return ctx.Done()
-}
-
 // Observer is told committed states as they come about on this node, in the order of their Seq for one owner.
 // Calls come from event actors and must return at once.
 type Observer interface {

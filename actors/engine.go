@@ -63,11 +63,8 @@ func NewEngine(system *actor.ActorSystem, locator Locator, history evently.Histo
 
 // Do implements evently.Engine.
 func (e *Engine) Do(ctx context.Context, request *evently.Request) (evently.Reply, error) {
-	bounded := &budget{Context: ctx, deadline: time.Now().Add(doMax)}
-	if earlier, ok := ctx.Deadline(); ok && earlier.Before(bounded.deadline) {
-		bounded.deadline = earlier
-	}
-	defer bounded.end()
+	bounded := evently.Within(ctx, time.Now().Add(doMax))
+	defer bounded.End()
 	identity := string(request.Event.AppendText(make([]byte, 0, identityBytes)))
 	for attempt := 0; ; attempt++ {
 		reply, err := e.attempt(bounded, attempt, identity, request)
@@ -110,13 +107,14 @@ func (e *Engine) redirected(request *evently.Request, attempt int, identity stri
 }
 
 // attempt asks the event's owner once. A request that must not be repeated has all the time there is.
-func (e *Engine) attempt(ctx *budget, attempt int, identity string, request *evently.Request) (evently.Reply, error) {
+func (e *Engine) attempt(ctx *evently.Bounded, attempt int, identity string, request *evently.Request) (evently.Reply, error) {
 	pid, err := e.locator.Locate(ctx, Kind, identity)
 	if err != nil {
 		return evently.Reply{}, fmt.Errorf("%w: %w", errNotLocated, err)
 	}
 	local := pid.Address == e.system.Address()
-	limit := time.Until(ctx.deadline)
+	deadline, _ := ctx.Deadline()
+	limit := time.Until(deadline)
 	switch {
 	case limit <= 0:
 		return evently.Reply{}, context.DeadlineExceeded // whose timers may be late
@@ -128,9 +126,9 @@ func (e *Engine) attempt(ctx *budget, attempt int, identity string, request *eve
 	}
 	var reply evently.Reply
 	if local {
-		reply, err = sendLocal(ctx.Context, limit, e.system, pid, request)
+		reply, err = sendLocal(ctx, limit, e.system, pid, request)
 	} else {
-		reply, err = e.sendRemote(ctx.Context, limit, pid, request)
+		reply, err = e.sendRemote(ctx, limit, pid, request)
 	}
 	if err != nil {
 		if _, ok := asRefusal(err); !ok {
@@ -165,7 +163,7 @@ func repeatable(command evently.Command) bool {
 
 // pause waits a moment before the next attempt; false: ctx ended. Who was told that the event has moved asks for its new place at
 // once, for Locate itself waits until there is one.
-func pause(ctx *budget, attempt int, err error) bool {
+func pause(ctx context.Context, attempt int, err error) bool {
 	if attempt == 0 && errors.Is(err, errMoved) && !errors.Is(err, errNotLocated) {
 		return ctx.Err() == nil
 	}

@@ -76,11 +76,7 @@ func (s *Server) newEventID(c *gin.Context) (evently.EventID, error) {
 		id, err := s.random64()
 		return evently.EventID(id), err
 	}
-	body, err := readBody(c)
-	if err != nil {
-		return 0, err
-	}
-	sum := sha256.Sum256(append(scopeBytes(key), body...))
+	sum := sha256.Sum256(append(scopeBytes(key), bodyOf(c)...))
 	return evently.EventID(cmp.Or(binary.BigEndian.Uint64(sum[:]), 1)), nil
 }
 

@@ -48,11 +48,11 @@ func jsonBody(c *gin.Context) ([]byte, error) {
 			return nil, errUnsupportedMediaType
 		}
 	}
-	body, err := readBody(c)
-	if err == nil && len(body) == 0 {
-		err = invalid("body", "is missing")
+	body := bodyOf(c)
+	if len(body) == 0 {
+		return nil, invalid("body", "is missing")
 	}
-	return body, err
+	return body, nil
 }
 
 // emptyBody refuses a body with content where a route takes none.
@@ -61,9 +61,7 @@ func emptyBody(noBody bool, next handler) handler {
 		return next
 	}
 	return func(c *gin.Context) error {
-		if body, err := readBody(c); err != nil {
-			return err
-		} else if len(body) > 0 {
+		if len(bodyOf(c)) > 0 {
 			if err := decode(c, &struct{}{}); err != nil {
 				return err
 			}

@@ -2,8 +2,6 @@ package http
 
 import (
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,9 +12,6 @@ import (
 
 	"github.com/evently/evently"
 )
-
-// bodyBytesMax bounds a request's body.
-const bodyBytesMax = 64 << 10
 
 // exchange is one request and its answer on the way through the chain. It is the context's Writer, which costs nothing to
 // look up and spares the map that gin's own Set allocates. Exchanges are pooled: nothing may keep one after its request.
@@ -29,9 +24,9 @@ type exchange struct {
 	who       evently.Principal
 	ended     bool        // the session is revoked: a stored answer may be given again, and nothing else
 	scope     evently.Key // of the Idempotency-Key under keyOptional; zero: none was sent
-	body      []byte      // the request's, once read
-	bodyRead  bool
-	recording bool // the answer is held back in record until it is stored
+	body      []byte      // the request's, as far as it was received
+	received  bool        // the body is there to its end
+	recording bool        // the answer is held back in record until it is stored
 	recorded  bool
 	record    []byte
 
@@ -82,36 +77,6 @@ func principal(c *gin.Context) evently.Principal { return exchangeOf(c).who }
 // answerKey is the digest of the request's Idempotency-Key in its scope of user, method and path, on routes with keyOptional.
 // It is zero when the request has none.
 func answerKey(c *gin.Context) evently.Key { return exchangeOf(c).scope }
-
-// readBody returns the request's body, at most bodyBytesMax. It belongs to the request: copy what must outlive it.
-func readBody(c *gin.Context) ([]byte, error) {
-	x := exchangeOf(c)
-	if x.bodyRead {
-		return x.body, nil
-	}
-	if c.Request.ContentLength > bodyBytesMax {
-		return nil, errBodyTooLarge
-	}
-	for body := c.Request.Body; body != nil; {
-		if len(x.body) == cap(x.body) {
-			x.body = append(x.body, make([]byte, max(512, cap(x.body)))...)[:len(x.body)]
-		}
-		n, err := body.Read(x.body[len(x.body):cap(x.body)])
-		x.body = x.body[:len(x.body)+n]
-		if len(x.body) > bodyBytesMax {
-			return nil, errBodyTooLarge
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, invalid("body", "could not be read to its end")
-		}
-	}
-	x.bodyRead = true
-	x.conn.move(working)
-	return x.body, nil
-}
 
 // invalid is the refusal of a request for one field.
 func invalid(field, message string) error {

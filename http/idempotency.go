@@ -63,11 +63,7 @@ func (s *Server) keyed(rule keyRule, workMax time.Duration, next handler) handle
 		if err != nil {
 			return err
 		}
-		body, err := readBody(c)
-		if err != nil {
-			return err
-		}
-		return s.answerOnce(c, key, body, workMax, next)
+		return s.answerOnce(c, key, bodyOf(c), workMax, next)
 	}
 }
 
@@ -105,10 +101,10 @@ func (s *Server) answerOnce(c *gin.Context, key string, body []byte, workMax tim
 // the answer to an effect that may be there already.
 func (s *Server) carriedOut(c *gin.Context, workMax time.Duration, next handler) error {
 	x, request := exchangeOf(c), c.Request
-	ctx := &work{Context: context.WithoutCancel(request.Context()), deadline: time.Now().Add(workMax)}
+	ctx := evently.Within(context.WithoutCancel(request.Context()), time.Now().Add(workMax))
 	c.Request, x.recording = request.WithContext(ctx), true
 	defer func() { // also when it panics
-		ctx.end()
+		ctx.End()
 		c.Request, x.recording = request, false
 	}()
 	return next(c)

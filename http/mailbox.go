@@ -43,14 +43,14 @@ func (s *Server) devMailbox(w http.ResponseWriter, r *http.Request) {
 	if text := query.Get("limit"); text != "" {
 		var err error
 		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > evently.PageLimitMax {
-			s.operatorProblem(w, &evently.Error{Code: evently.CodeInvalidRequest, Detail: "The limit is not 1 to 100."})
+			operatorProblem(w, &evently.Error{Code: evently.CodeInvalidRequest, Detail: "The limit is not 1 to 100."})
 			return
 		}
 	}
 	messages, err := s.config.Mailbox.Messages(r.Context(), strings.ToLower(strings.TrimSpace(query.Get("to"))), limit)
 	if err != nil {
 		s.config.Logger.ErrorContext(r.Context(), "the mailbox cannot be read", "error", err)
-		s.operatorProblem(w, evently.ErrUnavailable)
+		operatorProblem(w, evently.ErrUnavailable)
 		return
 	}
 	list := mailboxJSON{Data: []mailJSON{}}
@@ -65,19 +65,17 @@ func (s *Server) devMailbox(w http.ResponseWriter, r *http.Request) {
 		}
 		list.Data = append(list.Data, shown)
 	}
-	operatorJSON(w, http.StatusOK, "application/json", &list)
+	writeOperator(w, http.StatusOK, jsonMediaType, encoded(&list))
 }
 
-// operatorProblem answers a request to the listener of the operators with an error.
-func (s *Server) operatorProblem(w http.ResponseWriter, refusal *evently.Error) {
+// operatorProblem answers a request to the listener of the operators, where requests have no ids, with an error.
+func operatorProblem(w http.ResponseWriter, refusal *evently.Error) {
 	kind := problemKinds[refusal.Code]
-	operatorJSON(w, kind.status, "application/problem+json", &problem{
-		Type: problemType(refusal.Code), Title: kind.title, Status: kind.status, Detail: refusal.Detail, Code: refusal.Code,
-	})
+	writeOperator(w, kind.status, problemMediaType, appendProblem(nil, refusal, kind, ""))
 }
 
-func operatorJSON(w http.ResponseWriter, status int, mediaType string, value any) {
-	w.Header().Set("Content-Type", mediaType)
+func writeOperator(w http.ResponseWriter, status int, mediaType []string, body []byte) {
+	w.Header()["Content-Type"] = mediaType
 	w.WriteHeader(status)
-	_, _ = w.Write(encoded(value)) // a client that went away is no failure of the server
+	_, _ = w.Write(body) // a client that went away is no failure of the server
 }

@@ -26,14 +26,19 @@ func (s *Server) chain(r *route) gin.HandlerFunc {
 	workMax := cmp.Or(r.workMax, s.config.RequestTimeout)
 	answer := s.keyed(r.key, workMax, acting(emptyBody(r.noBody, queried(r.query, r.handle))))
 	answer = s.verifiedOnly(r.verified, answer)
+	if !r.endless {
+		answer = s.admitted(r.always, workMax, answer)
+	}
+	if r.path != unmatched {
+		answer = s.awaited(answer)
+	}
+	// What stands from here on refuses by the header alone and waits for nothing.
 	answer = s.limited(r.limit, answer)
 	answer = s.authenticated(r.access, r.endsSession, answer)
 	answer = s.addressed(answer)
 	answer = sized(answer)
 	answer = s.crossOrigin(answer)
-	if !r.endless {
-		answer = s.admitted(r.always, workMax, answer)
-	}
+	answer = s.spared(r.always, answer)
 	answer = s.recovered(answer)
 	meter := s.metrics.meter(r.method, r.path)
 
@@ -49,11 +54,15 @@ func (s *Server) chain(r *route) gin.HandlerFunc {
 			meter.count(x.Status(), took, r.endless)
 			s.logAccess(c, x, took)
 			c.Writer = x.ResponseWriter
+			if cap(x.body) > bodySmallBytes {
+				x.body = nil // else whoever sends a little next would hold as much
+			}
 			exchanges.Put(x)
 		}()
 		s.ids.give(x, c.Request)
 		secure(x.Header())
 		if c.Request.Body == http.NoBody {
+			x.received = true
 			x.conn.move(working)
 		}
 		if err := answer(c); err != nil {
@@ -70,6 +79,9 @@ func secure(header http.Header) {
 	header["Cache-Control"] = noStore
 }
 
+// logBytesMax bounds what the access log takes of a text that clients choose.
+const logBytesMax = 512
+
 func (s *Server) logAccess(c *gin.Context, x *exchange, took time.Duration) {
 	oneOf := s.config.AccessLog
 	//nolint:gosec // no secret
@@ -85,7 +97,8 @@ func (s *Server) logAccess(c *gin.Context, x *exchange, took time.Duration) {
 		user = x.who.User.String()
 	}
 	s.config.Logger.LogAttrs(ctx, slog.LevelInfo, "request",
-		slog.String("request_id", x.id), x.traceAttr(), slog.String("method", c.Request.Method), slog.String("path", c.Request.URL.Path),
+		slog.String("request_id", x.id), x.traceAttr(), slog.String("method", truncated(c.Request.Method, logBytesMax)),
+		slog.String("path", truncated(c.Request.URL.Path, logBytesMax)),
 		slog.Int("status", x.Status()), slog.Int("bytes", max(x.Size(), 0)), slog.Float64("seconds", took.Seconds()),
 		slog.String("address", c.ClientIP()), slog.String("user", user))
 }
@@ -115,7 +128,20 @@ func (s *Server) recovered(next handler) handler {
 	}
 }
 
-// admitted bounds the requests in flight and the time of each.
+// spared refuses a request before anything is done for it while as many are in flight as may be: admitted would refuse it in the end.
+func (s *Server) spared(always bool, next handler) handler {
+	if always {
+		return next
+	}
+	return func(c *gin.Context) error {
+		if s.metrics.working.Load() >= int64(s.config.InFlightMax) {
+			return evently.ErrOverloaded
+		}
+		return next(c)
+	}
+}
+
+// admitted bounds the requests in flight and the time of each, which both begin when the body is there.
 func (s *Server) admitted(always bool, workMax time.Duration, next handler) handler {
 	return func(c *gin.Context) error {
 		defer s.metrics.working.Add(-1)
@@ -123,10 +149,10 @@ func (s *Server) admitted(always bool, workMax time.Duration, next handler) hand
 			return evently.ErrOverloaded
 		}
 		request := c.Request
-		ctx := &work{Context: request.Context(), deadline: time.Now().Add(workMax)}
+		ctx := evently.Within(request.Context(), time.Now().Add(workMax))
 		c.Request = request.WithContext(ctx)
 		defer func() {
-			ctx.end()
+			ctx.End()
 			c.Request = request // whose context tells whether the client is still there
 		}()
 		return next(c)
@@ -158,6 +184,7 @@ func (s *Server) crossOrigin(next handler) handler {
 		if c.Request.Method == http.MethodOptions && c.GetHeader("Access-Control-Request-Method") != "" {
 			header["Access-Control-Allow-Methods"], header["Access-Control-Allow-Headers"] = methods, asks
 			header["Access-Control-Max-Age"] = age
+			s.forgo(c)
 			writeNothing(c)
 			return nil
 		}
@@ -275,6 +302,7 @@ var (
 	noSniff          = []string{"nosniff"}
 	noReferrer       = []string{"no-referrer"}
 	noContent        = []string{"default-src 'none'; frame-ancestors 'none'"}
+	connectionClose  = []string{"close"}
 	challengePlain   = []string{`Bearer realm="evently"`}
 	challengeInvalid = []string{`Bearer realm="evently", error="invalid_token"`}
 )

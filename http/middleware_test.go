@@ -213,6 +213,30 @@ func TestRequestTimeout_IsUnavailable(t *testing.T) {
 	o.answer.problem(t, evently.CodeUnavailable)
 }
 
+// RequestTimeout bounds the work of handlers that wait for it to end, and tells its deadline to those that do not.
+func TestRequestTimeout_BoundsTheContext(t *testing.T) {
+	const bound = 100 * time.Millisecond
+	for _, key := range []string{"", "key-1"} {
+		w := newSite(t, func(c *Config) { c.RequestTimeout = bound }, route{
+			method: "POST", path: "/slow", key: keyOptional, handle: func(c *gin.Context) error {
+				ctx := c.Request.Context()
+				if deadline, bounded := ctx.Deadline(); !bounded || time.Until(deadline) > bound {
+					t.Errorf("the deadline is %s, %v", deadline, bounded)
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			},
+		})
+		headers := []string{"Idempotency-Key", key}
+		if key == "" {
+			headers = nil
+		}
+		if a := w.do(t, "POST", "/slow", "{}", headers...); a.status != http.StatusServiceUnavailable {
+			t.Errorf("key %q: %d %s", key, a.status, a.body)
+		}
+	}
+}
+
 func TestCORS(t *testing.T) {
 	const ours, other = "https://tickets.example", "https://evil.example"
 	w := newSite(t, func(c *Config) { c.CORSOrigins = []string{ours} })
@@ -273,6 +297,19 @@ func TestAccessLog(t *testing.T) {
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+// What clients choose is cut, and not within a character.
+func TestAccessLog_IsBounded(t *testing.T) {
+	w := newSite(t, func(c *Config) { c.AccessLog = 1 })
+	w.do(t, strings.Repeat("M", 2000), "/"+strings.Repeat("%C3%A9", 2000), "")
+	var got struct{ Method, Path string }
+	if err := json.Unmarshal([]byte(w.logs.lines()[0]), &got); err != nil {
+		t.Fatal(err)
+	}
+	if want := "/" + strings.Repeat("é", (logBytesMax-1)/2); got.Path != want || got.Method != strings.Repeat("M", logBytesMax) {
+		t.Errorf("got  %s %s\nwant %s", got.Method, got.Path, want)
 	}
 }
 

@@ -125,9 +125,7 @@ type pricingRunBody struct {
 // runPricing reprices the events of the organizer who asks, or everybody's for an admin, or one of them.
 func (s *Server) runPricing(c *gin.Context) error {
 	var body pricingRunBody
-	if text, err := readBody(c); err != nil {
-		return err
-	} else if len(text) > 0 {
+	if len(bodyOf(c)) > 0 {
 		if err := decode(c, &body); err != nil {
 			return err
 		}

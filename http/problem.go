@@ -80,26 +80,8 @@ var problemKinds = map[evently.Code]problemKind{
 	evently.CodeUnavailable:            {http.StatusServiceUnavailable, "Unavailable"},
 }
 
-// problem is the body of an error, RFC 9457.
-type problem struct {
-	Type      string         `json:"type"`
-	Title     string         `json:"title"`
-	Status    int            `json:"status"`
-	Detail    string         `json:"detail"`
-	Code      evently.Code   `json:"code"`
-	RequestID string         `json:"request_id"`
-	Errors    []problemField `json:"errors,omitempty"`
-	Available *int           `json:"available,omitempty"`
-}
-
-type problemField struct {
-	Field   string `json:"field"`
-	Message string `json:"message"`
-}
-
-// problemType is the URI that names a code. It names and does not locate, so that it stays true wherever a node is served.
-func problemType(code evently.Code) string { return problemTypePrefix + string(code) }
-
+// problemTypePrefix and a code are the URI that names the code. It names and does not locate, so that it stays true wherever a node is
+// served.
 const problemTypePrefix = "urn:evently:problem:"
 
 // refusalOf returns what a client is told about an error. Errors that are no refusals are internal, except that a request
@@ -132,6 +114,7 @@ func (s *Server) writeProblem(c *gin.Context, err error) {
 	if c.Writer.Written() {
 		panic(http.ErrAbortHandler)
 	}
+	s.forgo(c)
 	kind := problemKinds[refusal.Code]
 	s.metrics.refusals.of(string(refusal.Code)).Inc()
 	header := c.Writer.Header()
@@ -151,7 +134,8 @@ func (s *Server) writeProblem(c *gin.Context, err error) {
 	answers.Put(buffer)
 }
 
-// appendProblem appends a problem, as encoding/json does. Refusals are by far the most answers of an event that is sold out.
+// appendProblem appends a problem, the body of an error by RFC 9457, as encoding/json does. Refusals are by far the most answers of
+// an event that is sold out.
 func appendProblem(dst []byte, refusal *evently.Error, kind problemKind, requestID string) []byte {
 	dst = append(append(append(dst, `{"type":"`...), problemTypePrefix...), refusal.Code...)
 	dst = appendText(append(dst, `","title":`...), kind.title)

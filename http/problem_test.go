@@ -24,6 +24,25 @@ import (
 	"github.com/evently/evently"
 )
 
+// problem is the body of an error, RFC 9457.
+type problem struct {
+	Type      string         `json:"type"`
+	Title     string         `json:"title"`
+	Status    int            `json:"status"`
+	Detail    string         `json:"detail"`
+	Code      evently.Code   `json:"code"`
+	RequestID string         `json:"request_id"`
+	Errors    []problemField `json:"errors,omitempty"`
+	Available *int           `json:"available,omitempty"`
+}
+
+type problemField struct {
+	Field   string `json:"field"`
+	Message string `json:"message"`
+}
+
+func problemType(code evently.Code) string { return problemTypePrefix + string(code) }
+
 // Every code of the domain has a status: one that was forgotten would be answered as 500.
 func TestProblem_EveryCodeHasAStatus(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "../error.go", nil, 0)

@@ -59,9 +59,7 @@ type confirmJSON struct {
 }
 
 func (s *Server) confirmReservation(c *gin.Context) error {
-	if body, err := readBody(c); err != nil {
-		return err
-	} else if len(body) > 0 {
+	if len(bodyOf(c)) > 0 {
 		if err := decode(c, &confirmJSON{}); err != nil {
 			return err
 		}

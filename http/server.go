@@ -1,9 +1,10 @@
 // Package http is the public face of Evently: the REST API that openapi.json describes, and the listener of the operators.
 //
 // One table of routes (route.go) makes the router. Every request passes the same chain (middleware.go): request id, recovery,
-// metrics and access log, secure headers, CORS, size of the body, access, rate limit, Idempotency-Key, handler. A handler returns an
-// error, and one table (problem.go) makes the problem a client is told out of it. The package holds no truth: what it
-// remembers between requests - caches, rate limits, verified tokens, revoked sessions - is bounded and may be lost.
+// metrics and access log, secure headers, CORS, size of the body, access, rate limit, the body itself, a place among the requests in
+// flight, Idempotency-Key, handler. A handler returns an error, and one table (problem.go) makes the problem a client is told out of
+// it. The package holds no truth: what it remembers between requests - caches, rate limits, verified tokens, revoked sessions - is
+// bounded and may be lost.
 package http
 
 import (
@@ -82,7 +83,8 @@ type Config struct {
 	RequireVerifiedEmail bool
 
 	// InFlightMax bounds the requests answered at a time; more are refused with 503 overloaded. Probes are always
-	// answered. Raising it costs some 20 KiB of memory a request and lengthens queues. Default: 4096.
+	// answered. A request counts from when its body is there. Raising it costs some 20 KiB of memory a request and
+	// lengthens queues. Default: 4096.
 	InFlightMax int
 	// StreamClientsMax bounds the streams of availability that are open at a time; more are refused with 503 overloaded. They
 	// count as requests in flight until they have begun, and no longer. Each costs some 30 KiB of memory and a connection. Default: 10,000.
@@ -93,7 +95,8 @@ type Config struct {
 	// PasswordHashesMax bounds the passwords hashed at a time. Each takes a core for some 30 ms and 19 MiB of memory.
 	// Default: the number of cores.
 	PasswordHashesMax int
-	// RequestTimeout bounds the work on a request; what is not answered by then is 503 unavailable. Default: 10 s.
+	// RequestTimeout bounds the work on a request, from when its body is there; what is not answered by then is 503
+	// unavailable. Default: 10 s.
 	RequestTimeout time.Duration
 	// DrainDelay is how long Serve, told to end, goes on serving with readiness off, for load balancers to notice. Default: 0.
 	DrainDelay time.Duration
@@ -210,6 +213,8 @@ type Server struct {
 	exports  *slots // exports under way
 	pricings *slots // pricing runs under way
 	draining atomic.Bool
+
+	largeBodies atomic.Int64 // the memory of bodies on their way in, but the small ones
 }
 
 // New makes a Server. It returns an error when the configuration is wrong.

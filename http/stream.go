@@ -35,11 +35,10 @@ const (
 )
 
 var (
-	streamMediaType  = []string{"text/event-stream"}
-	streamCaching    = []string{"no-store, no-transform"} // a proxy that compresses collects what it should pass on
-	streamBuffering  = []string{"no"}                     // of nginx
-	streamConnection = []string{"close"}                  // its buffer is small
-	heartbeat        = []byte(":\n\n")
+	streamMediaType = []string{"text/event-stream"}
+	streamCaching   = []string{"no-store, no-transform"} // a proxy that compresses collects what it should pass on
+	streamBuffering = []string{"no"}                     // of nginx
+	heartbeat       = []byte(":\n\n")
 )
 
 func (s *Server) streamRoutes() []route {
@@ -67,7 +66,7 @@ func (s *Server) streamAvailability(c *gin.Context) error {
 	header := c.Writer.Header()
 	begin := func() {
 		header["Content-Type"], header["Cache-Control"] = streamMediaType, streamCaching
-		header["X-Accel-Buffering"], header["Connection"] = streamBuffering, streamConnection
+		header["X-Accel-Buffering"], header["Connection"] = streamBuffering, connectionClose // whose buffer is small
 		c.Writer.WriteHeaderNow()
 	}
 	if c.Request.Method == http.MethodHead {

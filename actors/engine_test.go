@@ -14,41 +14,13 @@ import (
 	"github.com/evently/evently"
 )
 
-func TestBudget_EndsAtItsDeadlineOrWithTheCaller(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		caller, leave := context.WithCancel(t.Context())
-		defer leave()
-		began := time.Now()
-		b := &budget{Context: caller, deadline: began.Add(time.Second)}
-		if deadline, ok := b.Deadline(); !ok || !deadline.Equal(b.deadline) || b.Err() != nil {
-			t.Errorf("deadline %v, error %v", deadline, b.Err())
-		}
-		<-b.Done()
-		if got := time.Since(began); got != time.Second || !errors.Is(b.Err(), context.DeadlineExceeded) {
-			t.Errorf("ended after %v with %v", got, b.Err())
-		}
-		b.end()
-
-		b = &budget{Context: caller, deadline: time.Now().Add(time.Hour)}
-		leave()
-		<-b.Done()
-		if !errors.Is(b.Err(), context.Canceled) {
-			t.Errorf("ended with %v", b.Err())
-		}
-		b.end()
-
-		b = &budget{Context: t.Context(), deadline: time.Now().Add(time.Hour)}
-		b.end() // nobody has waited: there is nothing to release
-	})
-}
-
 func TestPause_IsBoundedAndNoneForWhoWasMoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &budget{Context: t.Context(), deadline: time.Now().Add(time.Minute)}
-		defer b.end()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
 		took := func(attempt int, err error) time.Duration {
 			began := time.Now()
-			if !pause(b, attempt, err) {
+			if !pause(ctx, attempt, err) {
 				t.Errorf("attempt %d after %v: no time is left", attempt, err)
 			}
 			return time.Since(began)
@@ -63,9 +35,9 @@ func TestPause_IsBoundedAndNoneForWhoWasMoved(t *testing.T) {
 				}
 			}
 		}
-		<-b.Done()
+		<-ctx.Done()
 		for _, err := range []error{errMoved, errUnresolved} {
-			if pause(b, 0, err) {
+			if pause(ctx, 0, err) {
 				t.Errorf("after %v: there is time left after the deadline", err)
 			}
 		}
