@@ -99,6 +99,7 @@ func spread(byIdentity map[string]string) map[string]int {
 }
 
 func TestCluster_EveryMemberRoutesToTheOneActor(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	const identities = 60
 	counts := spread(owners(t, identities, members...))
@@ -113,6 +114,7 @@ func TestCluster_EveryMemberRoutesToTheOneActor(t *testing.T) {
 }
 
 func TestCluster_GracefulLeaveMovesIdentitiesAtOnce(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	const identities = 30
 	before := owners(t, identities, members...)
@@ -147,6 +149,7 @@ func TestCluster_GracefulLeaveMovesIdentitiesAtOnce(t *testing.T) {
 }
 
 func TestCluster_KilledMemberIsNoticedAndItsIdentitiesAreServedAgain(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	const identities = 30
 	before := owners(t, identities, members...)
@@ -173,6 +176,7 @@ func TestCluster_KilledMemberIsNoticedAndItsIdentitiesAreServedAgain(t *testing.
 }
 
 func TestCluster_JoiningMemberTakesItsIdentitiesOver(t *testing.T) {
+	t.Parallel()
 	a := launch(t, spec{})
 	c := launch(t, spec{Join: seeds(a), Kindless: true})
 	see(t, a, c)
@@ -199,6 +203,7 @@ func TestCluster_JoiningMemberTakesItsIdentitiesOver(t *testing.T) {
 }
 
 func TestCluster_ActivationOnAnotherThanTheOwnerIsRejected(t *testing.T) {
+	t.Parallel()
 	a := launch(t, spec{})
 	b := launch(t, spec{Join: seeds(a)})
 	see(t, a, b)
@@ -223,6 +228,7 @@ func TestCluster_ActivationOnAnotherThanTheOwnerIsRejected(t *testing.T) {
 }
 
 func TestForget_OnlyDropsThePIDGiven(t *testing.T) {
+	t.Parallel()
 	b := launch(t, spec{})
 	a := launch(t, spec{Join: seeds(b), Kindless: true}) // hosts nothing, locates all
 	see(t, a, b)
@@ -249,6 +255,7 @@ func TestForget_OnlyDropsThePIDGiven(t *testing.T) {
 }
 
 func TestQuorum_NothingIsServedBeforeItAndNothingAfterItsLoss(t *testing.T) {
+	t.Parallel()
 	a := launch(t, spec{Quorum: 2})
 	a.fail(request{Do: "locate", Identity: "e", Timeout: 50 * time.Millisecond}, cluster.ErrNoOwner)
 	a.fail(request{Do: "ready"}, cluster.ErrNoOwner)
@@ -263,6 +270,7 @@ func TestQuorum_NothingIsServedBeforeItAndNothingAfterItsLoss(t *testing.T) {
 }
 
 func TestEviction_MemberTakenForDeadIsTold(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	judge, judged := members[0], members[2]
 	active := spread(owners(t, 10, members...))[judged.id]
@@ -297,6 +305,7 @@ func TestEviction_MemberTakenForDeadIsTold(t *testing.T) {
 }
 
 func TestEviction_WhoeverContradictsInTimeIsNotEvicted(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	judge, judged := members[0], members[2]
 	const views = "evently_cluster_view_changes_total"
@@ -325,8 +334,9 @@ func drainedAll(t *testing.T, m *process, n int) {
 }
 
 func TestCluster_RestartOnTheSameAddressReplacesTheKilledMemberAtOnce(t *testing.T) {
-	a := launch(t, spec{})
-	b := launch(t, spec{Join: seeds(a)})
+	t.Parallel()
+	a, addrs := launch(t, spec{}), free(t, 2)
+	b := launch(t, spec{Join: seeds(a), Remote: addrs[0], Gossip: addrs[1]})
 	see(t, a, b)
 	owners(t, 30, a, b)
 	b.kill()
@@ -345,7 +355,9 @@ func TestCluster_RestartOnTheSameAddressReplacesTheKilledMemberAtOnce(t *testing
 }
 
 func TestCluster_SeedThatComesBackIsJoinedAgain(t *testing.T) {
-	a := launch(t, spec{})
+	t.Parallel()
+	addrs := free(t, 2)
+	a := launch(t, spec{Remote: addrs[0], Gossip: addrs[1]})
 	b := launch(t, spec{Join: seeds(a)})
 	see(t, a, b)
 	a.kill()
@@ -366,6 +378,7 @@ func TestCluster_SeedThatComesBackIsJoinedAgain(t *testing.T) {
 }
 
 func TestCluster_StrangersStayOut(t *testing.T) {
+	t.Parallel()
 	key := func(fill byte) string {
 		secret := make([]byte, 32)
 		secret[0] = fill
@@ -399,6 +412,7 @@ func TestCluster_StrangersStayOut(t *testing.T) {
 }
 
 func TestCluster_ActorTrafficOverTLS(t *testing.T) {
+	t.Parallel()
 	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -44,6 +44,7 @@ func sendLaterType(h *host, addr string) error {
 }
 
 func TestRemote_TypesOfALaterVersionAreIgnoredAndHarmNothing(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	before := owners(t, 30, members...)
 	later, target := members[0], members[1]

@@ -3,8 +3,11 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -23,8 +26,16 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(specEnv); spec != "" {
 		os.Exit(runMember(spec))
 	}
+	// Tests of member processes mostly wait for them. What -parallel says goes before.
+	if err := flag.Set("test.parallel", fmt.Sprint(max(parallelMin, runtime.GOMAXPROCS(0)))); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m, known)
 }
+
+// parallelMin is how many tests of member processes run at once, however few processors there are.
+const parallelMin = 4
 
 // known is the one goroutine that outlives Stop: memberlist's Shutdown does not wait for the probe under way, which ends
 // with its own timeout, at most ProbeInterval times the awareness score. Proto.Actor's leaks are avoided: its gossip loop
@@ -168,7 +179,8 @@ func (h *host) ask(ctx context.Context, identity, command string) (string, error
 }
 
 // start runs a member in this process until the test ends. Each edit changes its configuration. Tests of several members
-// use launch: two remotes in one process race, for each start of one replaces gRPC's global logger without a lock.
+// use launch, and those that use start are not parallel: two remotes in one process race, for each start of one replaces gRPC's global
+// logger without a lock.
 func start(t *testing.T, edits ...func(*cluster.Config)) *host {
 	t.Helper()
 	h := newHost()

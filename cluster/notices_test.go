@@ -71,6 +71,7 @@ func heard(t *testing.T, m, from *process, text string, n int) {
 }
 
 func TestNotify_ReachesEveryOtherMemberInOrder(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	const n = 100
 	members[0].do(request{Do: "notify", Identity: "of a later version", Arg: "x", N: 1})
@@ -103,6 +104,7 @@ func TestNotify_TooLongIsDropped(t *testing.T) {
 }
 
 func TestNotify_DeadMemberHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	const n = 200
 	members[2].kill()
@@ -122,6 +124,7 @@ func TestNotify_DeadMemberHoldsUpNobody(t *testing.T) {
 }
 
 func TestNotify_MemberThatHangsCostsBoundedMemoryAndGetsTheLatest(t *testing.T) {
+	t.Parallel()
 	members := form(t, cluster.ProfileWAN, 3) // nobody is taken for dead here
 	hung := members[2]
 	if err := hung.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -148,6 +151,7 @@ func TestNotify_MemberThatHangsCostsBoundedMemoryAndGetsTheLatest(t *testing.T) 
 }
 
 func TestQuery_IsAnsweredOrFailsWithTheReason(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	a, b := members[0], members[1]
 	query := func(m *process, name, body string) request {
@@ -199,6 +203,7 @@ func TestQuery_IsAnsweredOrFailsWithTheReason(t *testing.T) {
 }
 
 func TestQuery_AllOfTheLargestAtTheSameTimeFitTheConnection(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	done := make(chan string)
 	for i, m := range members {

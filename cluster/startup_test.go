@@ -1,29 +1,54 @@
 package cluster_test
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/evently/evently/cluster"
 )
 
-// free returns n gossip addresses that nobody uses now.
-func free(t *testing.T, n int) []string {
+// Ports of free. Systems give others to those who ask for any, from 32768 on Linux, so that nobody takes the port of a member that is
+// down for a while.
+const (
+	freePortMin = 20_000
+	freePorts   = 12_000
+)
+
+// freePort is where free looks on.
+var freePort atomic.Uint32
+
+func init() { freePort.Store(rand.Uint32N(freePorts)) }
+
+// free returns n addresses that nobody uses now, each of them once.
+func free(t *testing.T, n int) (addrs []string) {
 	t.Helper()
-	var addrs []string
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+	for range freePorts {
+		if len(addrs) == n {
+			return addrs
+		}
+		addr := fmt.Sprintf("127.0.0.1:%d", freePortMin+freePort.Add(1)%freePorts)
+		listener, err := net.Listen("tcp", addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer listener.Close()
-		addrs = append(addrs, listener.Addr().String())
+		if err := listener.Close(); err != nil {
+			t.Fatal(err)
+		}
+		addrs = append(addrs, addr)
 	}
-	return addrs
+	t.Fatal("no free ports")
+	return nil
 }
 
 // throughout polls for as long as given and fails at the first thing wrong.
@@ -79,9 +104,11 @@ func alone(t *testing.T, m *process, want cluster.Membership) {
 }
 
 func TestStart_UnderAQuorumWaitsForNoSeed(t *testing.T) {
-	addrs := free(t, 3)
+	t.Parallel()
 	for _, order := range [][3]int{{0, 1, 2}, {2, 0, 1}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			t.Parallel()
+			addrs := free(t, 3)
 			next := func(i int) *process { return launch(t, spec{Quorum: 2, Gossip: addrs[order[i]], Join: addrs}) }
 			first := next(0)
 			alone(t, first, cluster.Membership{Members: 1, Quorum: 2})
@@ -102,6 +129,7 @@ func TestStart_UnderAQuorumWaitsForNoSeed(t *testing.T) {
 }
 
 func TestStart_SeedThatCannotBeFoundDoesNotKeepTheOthersApart(t *testing.T) {
+	t.Parallel()
 	addrs := append(free(t, 2), "nowhere.invalid:7946")
 	a := launch(t, spec{Quorum: 2, Gossip: addrs[0], Join: addrs})
 	b := launch(t, spec{Quorum: 2, Gossip: addrs[1], Join: addrs})
@@ -109,17 +137,14 @@ func TestStart_SeedThatCannotBeFoundDoesNotKeepTheOthersApart(t *testing.T) {
 }
 
 func TestQuorum_MinorityOfFiveEndsAndComesBackWithTheOthers(t *testing.T) {
-	addrs := free(t, 5)
-	members := make([]*process, len(addrs))
-	for i := range members {
-		members[i] = launch(t, spec{Quorum: 3, Gossip: addrs[i], Join: addrs})
+	t.Parallel()
+	addrs, remotes := free(t, 5), free(t, 5)
+	at := func(i int) *process {
+		return launch(t, spec{Quorum: 3, Gossip: addrs[i], Remote: remotes[i], Join: addrs})
 	}
+	members := []*process{at(0), at(1), at(2), at(3), at(4)}
 	see(t, members...)
 	ready(t, members...)
-	remotes := make([]string, len(members))
-	for i, m := range members {
-		remotes[i] = m.addr
-	}
 	lost, left := members[:3], members[3:]
 	for _, m := range lost {
 		m.kill()
@@ -131,17 +156,14 @@ func TestQuorum_MinorityOfFiveEndsAndComesBackWithTheOthers(t *testing.T) {
 	}
 	group.Wait()
 	t.Logf("minority ended after %s", time.Since(began))
-	again := func(i int) *process {
-		return launch(t, spec{Quorum: 3, Gossip: addrs[i], Remote: remotes[i], Join: addrs})
-	}
 	for _, m := range left {
 		m.end() // its addresses must be free
 	}
-	fresh := []*process{again(3), again(4)}
+	fresh := []*process{at(3), at(4)}
 	see(t, fresh...)
 	alone(t, fresh[0], cluster.Membership{Members: 2, Quorum: 3})
 	began = time.Now()
-	fresh = append(fresh, again(0), again(1), again(2))
+	fresh = append(fresh, at(0), at(1), at(2))
 	ready(t, fresh...)
 	t.Logf("the five ready %s after the others came", time.Since(began))
 	see(t, fresh...)
@@ -149,17 +171,18 @@ func TestQuorum_MinorityOfFiveEndsAndComesBackWithTheOthers(t *testing.T) {
 }
 
 func TestQuorum_RestartOnTheSameAddressBeforeTheOldIsDead(t *testing.T) {
-	addrs := free(t, 3)
-	members := make([]*process, len(addrs))
-	for i := range members {
-		members[i] = launch(t, spec{Quorum: 2, Gossip: addrs[i], Join: addrs})
+	t.Parallel()
+	addrs, remotes := free(t, 3), free(t, 3)
+	at := func(i int) *process {
+		return launch(t, spec{Quorum: 2, Gossip: addrs[i], Remote: remotes[i], Join: addrs})
 	}
+	members := []*process{at(0), at(1), at(2)}
 	see(t, members...)
 	ready(t, members...)
 	old := members[2]
 	old.kill()
 	began := time.Now()
-	members[2] = launch(t, spec{Quorum: 2, Gossip: addrs[2], Remote: old.addr, Join: addrs})
+	members[2] = at(2)
 	see(t, members...)
 	ready(t, members...)
 	t.Logf("whole again after %s", time.Since(began))

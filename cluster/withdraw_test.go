@@ -52,6 +52,7 @@ func agreed(t *testing.T, n int, members []*process) map[string]string {
 }
 
 func TestWithdraw_MemberRoutesAndHostsNothing(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	const identities = 60
 	before := owners(t, identities, members...)
@@ -110,6 +111,7 @@ func TestWithdraw_MemberRoutesAndHostsNothing(t *testing.T) {
 }
 
 func TestWithdraw_TheLastWordCounts(t *testing.T) {
+	t.Parallel()
 	members := three(t)
 	for range 3 {
 		members[1].do(request{Do: "flap", N: 50})

@@ -7,7 +7,7 @@ import (
 	"github.com/evently/evently"
 )
 
-// appendSQL writes batches of many events: heads first, and of the entries those whose head was updated. An event whose head has
+// appendSQL writes batches of many events, one of each: heads first, and of the entries those whose head was updated. An event whose head has
 // another epoch, owner or seq by now drops out alone. The rows returned are the events written.
 //
 // A reservation that changes several times in one batch is written once, in its last form, by its first entry there
@@ -135,11 +135,11 @@ func newAppendArgs() *appendArgs {
 	}
 }
 
-// params returns the statement for stretches and its parameters, valid until the next call.
-func (a *appendArgs) params(dst [][]byte, stretches []stretch) (statement string, params [][]byte, err error) {
-	plain, holds := survey(stretches)
+// params returns the statement for batches of different events and its parameters, valid until the next call.
+func (a *appendArgs) params(dst [][]byte, batches []*evently.Batch) (statement string, params [][]byte, err error) {
+	plain, holds := survey(batches)
 	if plain {
-		return appendHoldsStatement, a.holds.params(dst, stretches, &a.tiers), nil
+		return appendHoldsStatement, a.holds.params(dst, batches, &a.tiers), nil
 	}
 	reset(a.heads)
 	reset(a.entries)
@@ -147,9 +147,9 @@ func (a *appendArgs) params(dst [][]byte, stretches []stretch) (statement string
 	clear(a.first)
 	clear(a.rows)
 	a.rows = a.rows[:0]
-	for i := range stretches {
-		a.addHead(&stretches[i])
-		a.fold(&stretches[i], holds)
+	for _, batch := range batches {
+		a.addHead(batch)
+		a.fold(batch, holds)
 	}
 	for i := range a.rows {
 		if err := a.addEntry(&a.rows[i]); err != nil {
@@ -165,17 +165,15 @@ func (a *appendArgs) params(dst [][]byte, stretches []stretch) (statement string
 }
 
 // survey reports whether all entries are for appendHoldsSQL, and whether all are at least holds, so that no row changes twice.
-func survey(stretches []stretch) (plain, holds bool) {
+func survey(batches []*evently.Batch) (plain, holds bool) {
 	plain = true
-	for i := range stretches {
-		for _, batch := range stretches[i].batches {
-			for j := range batch.Entries {
-				entry := &batch.Entries[j]
-				if entry.Kind != evently.HeldEntry {
-					return false, false
-				}
-				plain = plain && plainHold(entry)
+	for _, batch := range batches {
+		for i := range batch.Entries {
+			entry := &batch.Entries[i]
+			if entry.Kind != evently.HeldEntry {
+				return false, false
 			}
+			plain = plain && plainHold(entry)
 		}
 	}
 	return plain, true
@@ -188,19 +186,19 @@ func appendBytes(dst [][]byte, columns []column) [][]byte {
 	return dst
 }
 
-func (a *appendArgs) addHead(s *stretch) {
-	h, last := a.heads, s.last()
-	h[0].int8(uint64(last.Event))
-	h[1].int8(last.Epoch)
-	h[2].uuid(last.Owner)
-	h[3].int8(s.prevSeq())
-	h[4].int8(last.LastSeq())
-	h[5].time(last.Entries[len(last.Entries)-1].At)
-	h[6].json(a.tiers.of(last, capacity))
-	h[7].json(a.tiers.of(last, held))
-	h[8].json(a.tiers.of(last, booked))
-	h[9].time(last.NextDue)
-	h[10].int4(last.Waiting)
+func (a *appendArgs) addHead(batch *evently.Batch) {
+	h := a.heads
+	h[0].int8(uint64(batch.Event))
+	h[1].int8(batch.Epoch)
+	h[2].uuid(batch.Owner)
+	h[3].int8(batch.PrevSeq)
+	h[4].int8(batch.LastSeq())
+	h[5].time(batch.Entries[len(batch.Entries)-1].At)
+	h[6].json(a.tiers.of(batch, capacity))
+	h[7].json(a.tiers.of(batch, held))
+	h[8].json(a.tiers.of(batch, booked))
+	h[9].time(batch.NextDue)
+	h[10].int4(batch.Waiting)
 }
 
 // tiersText builds the text form of an int4[]: unnest would flatten an array of arrays.
@@ -225,15 +223,8 @@ func booked(t *evently.TierAvailability) int   { return t.Booked }
 
 // fold notes for each entry what it writes to its row, so that each row is written once. In a statement of holds alone
 // none changes twice.
-func (a *appendArgs) fold(s *stretch, holds bool) {
-	event := -1
-	for _, batch := range s.batches {
-		event = a.foldBatch(batch, event, holds)
-	}
-}
-
-// foldBatch takes and returns the index of the last entry of the event itself, or -1.
-func (a *appendArgs) foldBatch(batch *evently.Batch, event int, holds bool) int {
+func (a *appendArgs) fold(batch *evently.Batch, holds bool) {
+	event := -1 // index in rows of the last entry of the event itself
 	for i := range batch.Entries {
 		entry := &batch.Entries[i]
 		next := row{entry: entry, batch: batch, apply: true, lastSeq: entry.Seq}
@@ -272,7 +263,6 @@ func (a *appendArgs) foldBatch(batch *evently.Batch, event int, holds bool) int 
 		}
 		a.rows = append(a.rows, next)
 	}
-	return event
 }
 
 // follow makes r write what a later change of the same reservation leaves.

@@ -15,7 +15,7 @@ func BenchmarkAppendArgs(b *testing.B) {
 	for _, kind := range []evently.EntryKind{evently.HeldEntry, evently.ConfirmedEntry} {
 		for _, events := range []int{1, entries} {
 			b.Run(fmt.Sprintf("%s/events=%d", kind, events), func(b *testing.B) {
-				var stretches []stretch
+				var batches []*evently.Batch
 				for event := range events {
 					batch := &evently.Batch{
 						Event: evently.EventID(event + 1), Epoch: 3, Owner: [16]byte{1}, PrevSeq: 1,
@@ -31,14 +31,14 @@ func BenchmarkAppendArgs(b *testing.B) {
 						}
 						batch.Entries = append(batch.Entries, entry)
 					}
-					stretches = append(stretches, stretch{batches: []*evently.Batch{batch}, entries: len(batch.Entries)})
+					batches = append(batches, batch)
 				}
 				args := newAppendArgs()
 				var params [][]byte
 				b.ReportAllocs()
 				for b.Loop() {
 					var err error
-					if _, params, err = args.params(params[:0], stretches); err != nil {
+					if _, params, err = args.params(params[:0], batches); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -49,39 +49,36 @@ func plainHold(entry *evently.Entry) bool {
 		!entry.At.IsZero() && !entry.ExpiresAt.IsZero()
 }
 
-// params appends the parameters for stretches of holds.
-func (a *holdsArgs) params(dst [][]byte, stretches []stretch, tiers *tiersText) [][]byte {
+// params appends the parameters for batches of holds.
+func (a *holdsArgs) params(dst [][]byte, batches []*evently.Batch, tiers *tiersText) [][]byte {
 	reset(a.heads)
 	reset(a.entries)
 	h, c := a.heads, a.entries
-	for i := range stretches {
-		s := &stretches[i]
-		first, last := c[0].len+1, s.last()
-		h[0].int8(uint64(last.Event))
-		h[1].int8(last.Epoch)
-		h[2].uuid(last.Owner)
-		h[3].int8(s.prevSeq())
-		h[4].int8(last.LastSeq())
-		h[5].time(last.Entries[len(last.Entries)-1].At)
-		h[6].json(tiers.of(last, held))
-		h[7].time(last.NextDue)
+	for _, batch := range batches {
+		first := c[0].len + 1
+		h[0].int8(uint64(batch.Event))
+		h[1].int8(batch.Epoch)
+		h[2].uuid(batch.Owner)
+		h[3].int8(batch.PrevSeq)
+		h[4].int8(batch.LastSeq())
+		h[5].time(batch.Entries[len(batch.Entries)-1].At)
+		h[6].json(tiers.of(batch, held))
+		h[7].time(batch.NextDue)
 		h[8].int4(first)
-		for _, batch := range s.batches {
-			for j := range batch.Entries {
-				entry := &batch.Entries[j]
-				item := entry.Items.At(0)
-				c[0].text(entry.RequestID)
-				c[1].int4(first)
-				c[2].time(entry.At)
-				c[3].int8(uint64(entry.Who))
-				c[4].int8(uint64(entry.Token))
-				c[5].int8(uint64(entry.User))
-				c[6].int2(item.Tier)
-				c[7].int4(item.Quantity)
-				c[8].int8(uint64(item.UnitPriceMinor))
-				c[9].time(entry.ExpiresAt)
-				c[10].key(entry.Key)
-			}
+		for i := range batch.Entries {
+			entry := &batch.Entries[i]
+			item := entry.Items.At(0)
+			c[0].text(entry.RequestID)
+			c[1].int4(first)
+			c[2].time(entry.At)
+			c[3].int8(uint64(entry.Who))
+			c[4].int8(uint64(entry.Token))
+			c[5].int8(uint64(entry.User))
+			c[6].int2(item.Tier)
+			c[7].int4(item.Quantity)
+			c[8].int8(uint64(item.UnitPriceMinor))
+			c[9].time(entry.ExpiresAt)
+			c[10].key(entry.Key)
 		}
 	}
 	return appendBytes(appendBytes(dst, h), c)

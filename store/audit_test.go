@@ -130,6 +130,7 @@ func (b *bench) history() (events []evently.EventID, tokens map[evently.EventID]
 }
 
 func TestAudit_ListsWhatTheFilterSelects(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	events, tokens := b.history()
 	now := time.Now()
@@ -225,6 +226,7 @@ func TestAudit_RecordsSayWhatWasBefore(t *testing.T) {
 
 // Whoever goes from page to page while others write sees each record that was there at the beginning once, and none twice.
 func TestAudit_PagesAreExactWhileOthersWrite(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	b.history()
 	now := time.Now()

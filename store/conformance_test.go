@@ -23,10 +23,13 @@ func openPool(t testing.TB, url string, size int32) *pgxpool.Pool {
 // onEveryDatabase tests with the schema of this program, with that of a later one that nodes of both versions share, and without
 // prepared statements.
 func onEveryDatabase(t *testing.T, run func(t *testing.T, database func(t *testing.T) (url string))) {
+	t.Parallel()
 	t.Run("own", func(t *testing.T) {
+		t.Parallel()
 		run(t, func(t *testing.T) string { return pgtest.Database(t) })
 	})
 	t.Run("one ahead", func(t *testing.T) {
+		t.Parallel()
 		run(t, func(t *testing.T) string {
 			url := pgtest.Database(t)
 			expand(t, url)
@@ -34,6 +37,7 @@ func onEveryDatabase(t *testing.T, run func(t *testing.T, database func(t *testi
 		})
 	})
 	t.Run("behind a pooler that forbids prepared statements", func(t *testing.T) {
+		t.Parallel()
 		run(t, func(t *testing.T) string { return with(pgtest.Database(t), "default_query_exec_mode=exec") })
 	})
 }

@@ -59,6 +59,7 @@ func (b *bench) mustEvict(event evently.EventID, want int) *owner {
 const neverIdle = "idle_in_transaction_session_timeout=0"
 
 func TestAcquire_EvictsWhoStandsIdleInATransaction(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	event := b.event(10)
 	_, tx := b.session(neverIdle)
@@ -73,6 +74,7 @@ func TestAcquire_EvictsWhoStandsIdleInATransaction(t *testing.T) {
 
 // The same after an error, which keeps the locks.
 func TestAcquire_EvictsWhoStandsIdleInAFailedTransaction(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	event := b.event(10)
 	_, tx := b.session(neverIdle)
@@ -97,6 +99,7 @@ func TestAcquire_EvictsWhoStandsIdleInAFailedTransaction(t *testing.T) {
 // A node is stopped while it sends a batch: the statement has arrived and has been carried out, the Sync that would commit it
 // has not. The batch was never acknowledged, and is gone.
 func TestAcquire_EvictsAnOwnerThatStoppedBeforeItsSync(t *testing.T) {
+	t.Parallel()
 	b, stopped, wire := newStoppable(t)
 	old := stopped.acquire(b.event(10))
 	old.book(evently.Item{Quantity: 1})
@@ -126,6 +129,7 @@ func TestAcquire_EvictsAnOwnerThatStoppedBeforeItsSync(t *testing.T) {
 
 // The head is held by one who works and waits for the next, and so on: only the last one hangs.
 func TestAcquire_EvictsTheEndOfAChain(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	first, second, third := b.event(10), b.event(10), b.event(10)
 	_, hung := b.session(neverIdle)
@@ -152,6 +156,7 @@ func TestAcquire_EvictsTheEndOfAChain(t *testing.T) {
 }
 
 func TestAcquire_EvictsNobodyElse(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	execAt(t, url, "create role evently_other superuser login")
 	defer execAt(t, url, "drop role evently_other")

@@ -136,7 +136,8 @@ func TestMigrate_JobsAreBroughtUpToDateToo(t *testing.T) {
 		Scan(&tables); err != nil || tables == 0 {
 		t.Errorf("%d tables of the jobs in the schema, %v", tables, err)
 	}
-	if err := conn.QueryRow(t.Context(), `select count(*) from pg_locks where locktype = 'advisory'`).Scan(&locks); err != nil || locks != 0 {
+	if err := conn.QueryRow(t.Context(), `select count(*) from pg_locks where locktype = 'advisory'
+		and database = (select oid from pg_database where datname = current_database())`).Scan(&locks); err != nil || locks != 0 {
 		t.Errorf("%d locks are left, %v", locks, err)
 	}
 }
@@ -216,6 +217,7 @@ func TestJobs_StopWaits(t *testing.T) {
 
 // A job whose node has died in the middle of it is tried again.
 func TestJobs_OutliveTheirNode(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	var done notes
 	jobs := jobsOf(t, b.pool, JobsConfig{Workers: []func(*river.Workers, *pgxpool.Pool){done.register}})
@@ -230,9 +232,10 @@ func TestJobs_OutliveTheirNode(t *testing.T) {
 
 // Sessions that are ended cost no job: what was done is recorded on others.
 func TestJobs_OutliveTheirConnections(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	done := notes{then: func(ctx context.Context, _ string) error {
-		_, err := b.pool.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'evently_jobs'`)
+		_, err := b.pool.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'evently_jobs' and datname = current_database()`)
 		return err
 	}}
 	jobs := jobsOf(t, b.pool, JobsConfig{Workers: []func(*river.Workers, *pgxpool.Pool){done.register}})
@@ -243,6 +246,7 @@ func TestJobs_OutliveTheirConnections(t *testing.T) {
 
 // The database is away when the node starts, and comes later.
 func TestJobs_WaitForTheDatabase(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	var done notes
 	config := b.pool.Config()
@@ -269,6 +273,7 @@ func TestJobs_WaitForTheDatabase(t *testing.T) {
 
 // While jobs wait for connections of their own, the pool of the API is untouched.
 func TestJobs_HaveConnectionsOfTheirOwn(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	var busiest atomic.Int64
 	done := notes{then: func(ctx context.Context, _ string) error {
@@ -289,7 +294,7 @@ func TestJobs_HaveConnectionsOfTheirOwn(t *testing.T) {
 	working(t, jobs)
 	for range 20 {
 		b.waitUntil("jobs are done", func() bool { return done.times("199") == 1 })
-		if n := b.count(`select count(*) from pg_stat_activity where application_name = 'evently_jobs'`); n > jobsConnsMax {
+		if n := b.count(`select count(*) from pg_stat_activity where application_name = 'evently_jobs' and datname = current_database()`); n > jobsConnsMax {
 			t.Errorf("%d connections, at most %d are promised", n, jobsConnsMax)
 		}
 	}
@@ -302,6 +307,7 @@ func TestJobs_HaveConnectionsOfTheirOwn(t *testing.T) {
 }
 
 func TestPeriodic_OneNodeDoesWhatIsDue(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	var hourly, first, broken atomic.Int64
 	list := []PeriodicJob{

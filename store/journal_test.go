@@ -205,6 +205,7 @@ func TestJournal_FullQueueIsOverloaded(t *testing.T) {
 // The connection breaks after the statement was sent and before its answer is read, once with the commit done and once
 // with the commit still to come. In both cases Acquire settles it for good.
 func TestJournal_UnknownOutcomeIsSettledByAcquire(t *testing.T) {
+	t.Parallel()
 	t.Run("committed", func(t *testing.T) {
 		wire := new(wire)
 		b := benchOn(t, openWire(t, pgtest.Database(t), wire), JournalConfig{})
@@ -239,7 +240,8 @@ func TestJournal_UnknownOutcomeIsSettledByAcquire(t *testing.T) {
 			}
 			acquired <- tenure
 		}()
-		b.waitFor("Acquire that waits", "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%epoch = epoch + 1%'")
+		b.waitFor("Acquire that waits", "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"+
+			" and query like '%epoch = epoch + 1%'")
 		if err := tx.Rollback(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -452,6 +454,7 @@ func TestJournal_AcquireClearsOverdueKeysOfWaiters(t *testing.T) {
 // Seats that go from one to another, and those who wait for them: after a batch whose outcome nobody knows the next owner finds
 // all of it, or nothing.
 func TestJournal_UnknownOutcomeLosesNoWaiter(t *testing.T) {
+	t.Parallel()
 	for _, committed := range []bool{true, false} {
 		t.Run(fmt.Sprintf("committed=%v", committed), func(t *testing.T) {
 			wire := new(wire)

@@ -203,6 +203,7 @@ func TestListener_ResumesWhenItsConnectionIsLost(t *testing.T) {
 // Events are created while the connection is lost again and again. Each is either seen when the listener resumes, or
 // signalled later.
 func TestListener_LosesNoChange(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	h := &heard{t: t, metrics: NewMetrics(prometheus.NewRegistry())}
 	known := make(chan evently.EventID, 100_000)
@@ -302,7 +303,8 @@ func TestListener_TellsWhetherPostgresAnswers(t *testing.T) {
 	}
 }
 
-// A Postgres that takes no notice is as good as none: pings have a bound.
+// A Postgres that takes no notice is as good as none: pings have a bound. Not parallel: while a backend hangs, databases of other tests
+// cannot be dropped.
 func TestListener_DoesNotWaitForAPostgresThatHangs(t *testing.T) {
 	b := newBench(t, JournalConfig{})
 	h := listen(t, b.pool.Config().ConnString())

@@ -9,6 +9,7 @@ import (
 
 // To load one event costs what that event has, however many reservations others have.
 func TestAcquire_ReadsWaitersByTheirEvent(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	b.exec(`
 		insert into reservations (event_id, token, user_id, status, tier, quantity, unit_price, created_at, expires_at, confirmed_at, created_seq,

@@ -145,6 +145,7 @@ func (o *office) want(want ...string) {
 
 // The stories of people who book and wait, each told once and as what it is.
 func TestMail_TellsEachStory(t *testing.T) {
+	t.Parallel()
 	for name, story := range map[string]struct {
 		happens func(o *owner)
 		want    []string
@@ -256,6 +257,7 @@ func TestMail_StepsMayEndAnywhere(t *testing.T) {
 
 // A mail says what is so when it is sent; what has been overtaken by then is not sent.
 func TestMail_OvertakenWhileItWaited(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, nil)
 	seller := o.acquire(o.event(10))
 	lapsed := seller.Book(1, seller.Now, evently.Item{Quantity: 1})
@@ -285,6 +287,7 @@ func (o *owner) revise(change func(*evently.EventDetails)) {
 
 // Every holder hears of a change that matters, once, however many they are; and nobody of one that does not.
 func TestMail_ChangesAreToldToAllHolders(t *testing.T) {
+	t.Parallel()
 	const holders = 2*changePageMax + 100
 	o := newOffice(t, nil)
 	seller := o.acquire(o.event(3 * holders))
@@ -360,6 +363,7 @@ func TestMail_ChangesOfOlderEvents(t *testing.T) {
 
 // A mail server that is dead: bookings go on, the mails that wait have their bound, and everything is told when it is back.
 func TestMail_DeadServerHoldsUpNothing(t *testing.T) {
+	t.Parallel()
 	const pendingMax, bookings = 20, 3 * mailStepMax
 	o := newOffice(t, func(c *MailConfig) { c.pendingMax = pendingMax })
 	o.post.behave(func(context.Context, *evently.Mail) error { return evently.ErrMailPaused }, nil)
@@ -388,6 +392,7 @@ func TestMail_DeadServerHoldsUpNothing(t *testing.T) {
 
 // A mail that fails is tried again, one that is refused is not; both are recorded.
 func TestMail_FailuresAreTriedAgainAndRefusalsAreNot(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, nil)
 	tries := make(map[string]int)
 	o.post.behave(func(_ context.Context, mail *evently.Mail) error {
@@ -463,6 +468,7 @@ func TestMail_KilledBetweenSendingAndRecording(t *testing.T) {
 
 // Whatever kills the consumer takes its jobs and its cursor back together.
 func TestMail_ConsumerKilledLosesAndRepeatsNothing(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, nil)
 	seller := o.acquire(o.event(1000))
 	for range 100 {
@@ -491,6 +497,7 @@ func TestMail_ConsumerKilledLosesAndRepeatsNothing(t *testing.T) {
 }
 
 func TestMail_CodesAreSealedAndSentInTime(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, nil)
 	enqueue := func(mail *Mail, code *evently.CodeMail) {
 		t.Helper()

@@ -144,6 +144,7 @@ func TestMigrate_ExpandsUnderARunningProgram(t *testing.T) {
 
 // A migration of tables in use whose lock is not free gives up, so that those who queue behind it go on, and is tried again.
 func TestMigrate_DoesNotWaitLongForALock(t *testing.T) {
+	t.Parallel()
 	url, conn := emptyDatabase(t)
 	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {

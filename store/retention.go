@@ -51,12 +51,13 @@ func (r *Retention) Run(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		swept, err := r.sweepNow(ctx)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case err != nil:
+		}
+		if err != nil {
 			r.logger.WarnContext(ctx, "retention sweep failed", "error", err)
-		case swept != Swept{}:
+		}
+		if swept != (Swept{}) {
 			r.logger.InfoContext(ctx, "retention sweep", "keys", swept.Keys, "answers", swept.Answers, "sessions", swept.Sessions,
 				"codes", swept.Codes, "throttles", swept.Throttles, "mails", swept.Mails, "security_log", swept.SecurityLog,
 				"deliveries", swept.Deliveries)
@@ -84,49 +85,54 @@ func (r *Retention) sweepNow(ctx context.Context) (swept Swept, err error) {
 type Swept struct{ Keys, Answers, Sessions, Codes, Throttles, Mails, SecurityLog, Deliveries int64 }
 
 // Sweep removes what is too old at a moment, in many small transactions. It stops without an error when another node sweeps.
-// An error leaves done what was done before it.
+// What cannot be swept, because its table is damaged or locked, keeps nothing else from its turn: the errors are joined, and what was
+// done stays done.
 func (r *Retention) Sweep(ctx context.Context, now time.Time) (swept Swept, err error) {
 	if err := r.Policies.check(); err != nil {
 		return swept, err
 	}
-	if swept.Keys, err = r.sweepKeys(ctx, now.Add(-evently.KeyRetentionMin)); err != nil {
-		return swept, failed(err, "sweep idempotency keys")
+	older := func(keep time.Duration, sweep func(ctx context.Context, before time.Time) (int64, error)) func() (int64, error) {
+		return func() (int64, error) {
+			if keep == 0 { // for ever
+				return 0, nil
+			}
+			return sweep(ctx, now.Add(-keep))
+		}
 	}
-	for _, kind := range []struct {
+	var errs []error
+	for _, part := range []struct {
 		name  string
-		keep  time.Duration // 0: for ever
 		count *int64
-		sweep func(ctx context.Context, before time.Time) (int64, error)
+		sweep func() (int64, error)
 	}{
-		{"answers", r.Policies.Answers, &swept.Answers, r.rows(sweepAnswersSQL)},
-		{"sessions", sessionRetention, &swept.Sessions, r.rows(sweepSessionsSQL)},
-		{"codes", codeRetention, &swept.Codes, r.rows(sweepCodesSQL)},
-		{"failed sign-ins", evently.SignInMemory, &swept.Throttles, r.rows(sweepThrottlesSQL)},
-		{"mails", r.Policies.Mail, &swept.Mails, r.rows(sweepMailboxSQL)},
-		{"the security log", r.Policies.SecurityLog, &swept.SecurityLog, r.sweepSecurityLog},
+		{"idempotency keys", &swept.Keys, older(evently.KeyRetentionMin, r.sweepKeys)},
+		{"answers", &swept.Answers, older(r.Policies.Answers, r.rows(sweepAnswersSQL))},
+		{"sessions", &swept.Sessions, older(sessionRetention, r.rows(sweepSessionsSQL))},
+		{"codes", &swept.Codes, older(codeRetention, r.rows(sweepCodesSQL))},
+		{"failed sign-ins", &swept.Throttles, older(evently.SignInMemory, r.rows(sweepThrottlesSQL))},
+		{"mails", &swept.Mails, older(r.Policies.Mail, r.rows(sweepMailboxSQL))},
+		{"the security log", &swept.SecurityLog, older(r.Policies.SecurityLog, r.sweepSecurityLog)},
+		{"deliveries of webhooks", &swept.Deliveries, func() (int64, error) { return r.sweepWebhooks(ctx, now) }},
 	} {
-		if kind.keep == 0 {
-			continue
+		if *part.count, err = part.sweep(); err != nil {
+			errs = append(errs, failed(err, "sweep %s", part.name))
 		}
-		if *kind.count, err = kind.sweep(ctx, now.Add(-kind.keep)); err != nil {
-			return swept, failed(err, "sweep %s", kind.name)
+		if err != nil && ctx.Err() != nil {
+			break
 		}
 	}
-	if swept.Deliveries, err = r.sweepWebhooks(ctx, now); err != nil {
-		return swept, failed(err, "sweep deliveries of webhooks")
-	}
-	return swept, nil
+	return swept, errors.Join(errs...)
 }
 
 // errSweptElsewhere: another node holds the lock.
 var errSweptElsewhere = errors.New("another node sweeps")
 
-// lockSweepSQL also binds the planner to look-ups by index. It cannot know how few rows a batch touches, and statistics are old
-// just after a table has grown: a plan that reads a whole table for each batch would be quick only at first.
+// lockSweepSQL also bounds the wait for locks, and binds the planner to look-ups by index. It cannot know how few rows a batch touches,
+// and statistics are old just after a table has grown: a plan that reads a whole table for each batch would be quick only at first.
 const lockSweepSQL = `
 select pg_try_advisory_xact_lock(7251009364512077)
 from set_config('enable_seqscan', 'off', true) scans, set_config('enable_hashjoin', 'off', true) hashes,
-    set_config('enable_mergejoin', 'off', true) merges`
+    set_config('enable_mergejoin', 'off', true) merges, set_config('lock_timeout', '2s', true) waits`
 
 // batch runs one transaction of a sweep. It returns false when another node sweeps.
 func (r *Retention) batch(ctx context.Context, run func(tx pgx.Tx) error) (bool, error) {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -223,5 +224,55 @@ func TestRetention_ErrorsAreReported(t *testing.T) {
 	cancel()
 	if _, err := NewRetention(b.pool, discard).Sweep(ctx, time.Now()); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+}
+
+// Whatever cannot be swept, the rest is, and it itself as soon as it can be.
+func TestRetention_WhatCannotBeSweptStopsNothingElse(t *testing.T) {
+	t.Parallel()
+	all := Swept{Keys: 3, Answers: 1, Mails: 1, Deliveries: 1}
+	for _, c := range []struct {
+		table  string
+		locked bool                // else it is gone
+		part   func(*Swept) *int64 // that cannot be swept; nil: none that is counted
+	}{
+		{table: "key_sweeps", part: func(s *Swept) *int64 { return &s.Keys }},
+		{table: "answers", part: func(s *Swept) *int64 { return &s.Answers }},
+		{table: "answers", locked: true, part: func(s *Swept) *int64 { return &s.Answers }},
+		{table: "mailbox", part: func(s *Swept) *int64 { return &s.Mails }},
+		{table: "webhook_deliveries", part: func(s *Swept) *int64 { return &s.Deliveries }},
+		{table: "webhook_backlog"},
+	} {
+		t.Run(fmt.Sprintf("%s locked=%v", c.table, c.locked), func(t *testing.T) {
+			b := newBench(t, JournalConfig{})
+			later := time.Now().Add(48 * time.Hour)
+			b.acquire(b.event(10)).end(int(all.Keys), time.Now())
+			b.exec(`insert into answers select gen_random_uuid(), '', 200, '{}', '', now()`)
+			b.exec(`insert into mailbox (message_id, kind, sender, recipient, subject, body, html, attachments, at)
+				values ('m', 1, '', '', '', '', '', '[]', now() - interval '100 days')`)
+			b.exec(`insert into webhook_deliveries (delivery_id, webhook_id, type, event_id, seq, payload, status, created_at, give_up_at, ended_at)
+				values (gen_random_uuid(), 1, 1, 1, 1, '', 1, now(), now(), now())`)
+			mend := func() { b.exec("alter table away rename to " + c.table) }
+			if c.locked {
+				tx := b.begin("lock table " + c.table)
+				mend = func() {
+					if err := tx.Rollback(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			} else {
+				b.exec("alter table " + c.table + " rename to away")
+			}
+			swept, err := NewRetention(b.pool, discard).Sweep(t.Context(), later)
+			want, kept := all, Swept{}
+			if c.part != nil {
+				*c.part(&want), *c.part(&kept) = 0, *c.part(&all)
+			}
+			if swept != want || err == nil {
+				t.Errorf("swept %+v (%v), want %+v and an error", swept, err, want)
+			}
+			mend()
+			b.sweep(later, kept)
+		})
 	}
 }

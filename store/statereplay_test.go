@@ -12,6 +12,7 @@ import (
 )
 
 func TestReplayEvent_GivesTheStatesThatWere(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, JournalConfig{})
 	for seed := range uint64(3) {
 		x := b.busy(10+seed, 6, 4)

@@ -118,6 +118,7 @@ func TestWebhooks_OneDeliveryForAnEntry(t *testing.T) {
 
 // A dead webhook has a bounded queue; what is beyond stays in the journal, nothing is left out, and others do not notice.
 func TestWebhooks_BacklogOfADeadOneIsBoundedAndComplete(t *testing.T) {
+	t.Parallel()
 	h := newHooks(t)
 	organizer := h.user(evently.RoleOrganizer)
 	dead, alive := h.hook(organizer), h.hook(organizer)

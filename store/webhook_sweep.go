@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -73,24 +74,18 @@ where b.backlog_id = old.backlog_id`
 )
 
 // sweepWebhooks ends deliveries that wait for a webhook which is not active and are too old by now, and removes from the log what its
-// policy does not keep, what is beyond the bound of a webhook, and what belongs to none. It returns how many deliveries it removed.
+// policy does not keep, what is beyond the bound of a webhook, and what belongs to none. It returns how many deliveries it removed. A step
+// that fails does not keep the others from theirs.
 func (r *Retention) sweepWebhooks(ctx context.Context, now time.Time) (removed int64, err error) {
 	now = milliseconds(now)
-	if _, err := r.sweepRows(ctx, expireDeliveriesSQL, now, sweptRowsMax); err != nil {
-		return 0, err
-	}
+	_, expireErr := r.sweepRows(ctx, expireDeliveriesSQL, now, sweptRowsMax)
 	var before time.Time
 	if r.Policies.Webhooks != 0 {
 		before = now.Add(-r.Policies.Webhooks)
 	}
 	oldest := bound(before, pgtype.NegativeInfinity) // a log that is kept for ever has its bound still
-	if removed, err = r.sweepRows(ctx, sweepDeliveriesSQL, oldest, sweptRowsMax, webhookLogMax); err != nil {
-		return removed, err
-	}
-	orphans, err := r.sweepRows(ctx, sweepOrphansSQL, sweptRowsMax)
-	if removed += orphans; err != nil {
-		return removed, err
-	}
-	_, err = r.sweepRows(ctx, sweepBacklogSQL, sweptRowsMax)
-	return removed, err
+	removed, removeErr := r.sweepRows(ctx, sweepDeliveriesSQL, oldest, sweptRowsMax, webhookLogMax)
+	orphans, orphansErr := r.sweepRows(ctx, sweepOrphansSQL, sweptRowsMax)
+	_, backlogErr := r.sweepRows(ctx, sweepBacklogSQL, sweptRowsMax)
+	return removed + orphans, errors.Join(expireErr, removeErr, orphansErr, backlogErr)
 }

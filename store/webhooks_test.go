@@ -149,6 +149,7 @@ func TestWebhooks_AreBoundedForEachOwner(t *testing.T) {
 
 // Behind a pooler that forbids prepared statements.
 func TestWebhooks_WithoutPreparedStatements(t *testing.T) {
+	t.Parallel()
 	h := hooksOn(benchOn(t, openPool(t, with(pgtest.Database(t), "default_query_exec_mode=exec"), 8), JournalConfig{}))
 	o := h.of(h.user(evently.RoleOrganizer), 1000)
 	hook := h.hook(o.Ledger.Event().Organizer)

@@ -33,8 +33,8 @@ type writer struct {
 	confirm []column
 	tenures map[tenureKey]bool
 
-	joiner        joiner
-	writes, reads []stretch
+	writes, reads []*evently.Batch
+	taken         map[evently.EventID]bool // of which writes or reads have a batch
 
 	statements map[string]string // name to SQL
 }
@@ -53,7 +53,7 @@ func newWriter(connect *pgx.ConnConfig, config *JournalConfig, reach *reach) *wr
 		config: config, connect: connect.Copy(), stopped: make(chan struct{}), args: newAppendArgs(),
 		queue:   make(chan *evently.Batch, config.QueueMax/config.Writers),
 		confirm: columnsOf(oidInt8, oidInt8, oidUUID, oidInt8), formats: []int16{pgx.BinaryFormatCode},
-		tenures: make(map[tenureKey]bool), joiner: joiner{at: make(map[evently.EventID]int)},
+		tenures: make(map[tenureKey]bool), taken: make(map[evently.EventID]bool),
 		statements: map[string]string{
 			appendStatement: appendSQL, appendHoldsStatement: appendHoldsSQL, appendWaitlistStatement: appendWaitlistSQL,
 			confirmStatement: confirmSQL,
@@ -92,25 +92,38 @@ func (w *writer) run() {
 	}
 }
 
-// commit writes and confirms the batches of a group, but for those that it returns: they have to come after others of their event.
+// commit writes and confirms the first batch of each event of a group. It returns, in the group's memory, the others: a statement
+// can update a row only once. There are some when an event's owner has changed on this node while a batch of the one before waited.
 func (w *writer) commit(group []*evently.Batch) (rest []*evently.Batch) {
-	rest = w.joiner.join(group)
-	writes, reads := w.writes[:0], w.reads[:0]
-	for _, s := range w.joiner.stretches {
-		if s.entries > 0 {
-			writes = append(writes, s)
-		} else {
-			reads = append(reads, s)
+	rest = w.divide(group)
+	if len(w.writes) > 0 {
+		w.write(w.writes)
+	}
+	if len(w.reads) > 0 {
+		w.finish(w.reads, w.exec(confirmStatement, w.confirmParams(w.reads)))
+	}
+	clear(w.writes)
+	clear(w.reads)
+	return rest
+}
+
+// divide tells the batches to write, those that only ask whether the owner still is the owner, and the rest apart.
+func (w *writer) divide(group []*evently.Batch) (rest []*evently.Batch) {
+	w.writes, w.reads, rest = w.writes[:0], w.reads[:0], group[:0]
+	clear(w.taken)
+	for _, batch := range group {
+		switch {
+		case w.taken[batch.Event]:
+			rest = append(rest, batch)
+			continue
+		case len(batch.Entries) > 0:
+			w.writes = append(w.writes, batch)
+		default:
+			w.reads = append(w.reads, batch)
 		}
+		w.taken[batch.Event] = true
 	}
-	if len(writes) > 0 {
-		w.write(writes)
-	}
-	if len(reads) > 0 {
-		w.finish(reads, w.exec(confirmStatement, w.confirmParams(reads)))
-	}
-	w.joiner.forget()
-	w.writes, w.reads = writes, reads
+	clear(group[len(rest):])
 	return rest
 }
 
@@ -132,10 +145,10 @@ func (w *writer) gather(group []*evently.Batch) []*evently.Batch {
 	return group
 }
 
-// write appends stretches in one transaction. When Postgres refuses it because of one of them, each is tried alone, so that
+// write appends batches in one transaction. When Postgres refuses it because of one of them, each is tried alone, so that
 // one damaged event does not stop the others.
-func (w *writer) write(stretches []stretch) {
-	statement, params, err := w.args.params(w.params[:0], stretches)
+func (w *writer) write(batches []*evently.Batch) {
+	statement, params, err := w.args.params(w.params[:0], batches)
 	w.params = params
 	result := written{err: err, refused: err != nil}
 	if err == nil {
@@ -143,26 +156,25 @@ func (w *writer) write(stretches []stretch) {
 		result = w.exec(statement, params)
 		w.config.Metrics.commits.Observe(time.Since(began).Seconds())
 	}
-	if result.refused && len(stretches) > 1 {
-		for i := range stretches {
-			w.write(stretches[i : i+1])
+	if result.refused && len(batches) > 1 {
+		for i := range batches {
+			w.write(batches[i : i+1])
 		}
 		return
 	}
 	entries := 0
-	for i := range stretches {
-		entries += stretches[i].entries
+	for _, batch := range batches {
+		entries += len(batch.Entries)
 	}
 	w.config.Metrics.entries.Observe(float64(entries))
-	w.config.Metrics.events.Observe(float64(len(stretches)))
-	w.finish(stretches, result)
+	w.config.Metrics.events.Observe(float64(len(batches)))
+	w.finish(batches, result)
 }
 
-func (w *writer) confirmParams(stretches []stretch) [][]byte {
+func (w *writer) confirmParams(batches []*evently.Batch) [][]byte {
 	reset(w.confirm)
 	w.params = w.params[:0]
-	for i := range stretches {
-		batch := stretches[i].last()
+	for _, batch := range batches {
 		w.confirm[0].int8(uint64(batch.Event))
 		w.confirm[1].int8(batch.Epoch)
 		w.confirm[2].uuid(batch.Owner)
@@ -193,26 +205,24 @@ const (
 	outcomeFenced     = "fenced"
 )
 
-// finish tells each batch the outcome of its stretch.
-func (w *writer) finish(stretches []stretch, result written) {
+// finish tells each batch its outcome.
+func (w *writer) finish(batches []*evently.Batch, result written) {
 	if result.refused {
-		w.config.Logger.Error("batch refused", "event", stretches[0].batches[0].Event.String(), "error", result.err)
+		w.config.Logger.Error("batch refused", "event", batches[0].Event.String(), "error", result.err)
 		result.err = fmt.Errorf("%w: %w", evently.ErrNotWritten, result.err)
 	}
-	for i := range stretches {
-		for _, batch := range stretches[i].batches {
-			err, outcome := result.err, outcomeOK
-			switch {
-			case errors.Is(err, evently.ErrNotWritten):
-				outcome = outcomeNotWritten
-			case err != nil:
-				outcome = outcomeUnknown
-			case !result.tenures[tenureKey{batch.Event, batch.Epoch}]:
-				err, outcome = fmt.Errorf("append event %s epoch %d: %w", batch.Event, batch.Epoch, evently.ErrFenced), outcomeFenced
-			}
-			w.config.Metrics.outcomes.WithLabelValues(outcome).Inc()
-			batch.Done(result.now, err)
+	for _, batch := range batches {
+		err, outcome := result.err, outcomeOK
+		switch {
+		case errors.Is(err, evently.ErrNotWritten):
+			outcome = outcomeNotWritten
+		case err != nil:
+			outcome = outcomeUnknown
+		case !result.tenures[tenureKey{batch.Event, batch.Epoch}]:
+			err, outcome = fmt.Errorf("append event %s epoch %d: %w", batch.Event, batch.Epoch, evently.ErrFenced), outcomeFenced
 		}
+		w.config.Metrics.outcomes.WithLabelValues(outcome).Inc()
+		batch.Done(result.now, err)
 	}
 }
 
