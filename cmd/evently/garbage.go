@@ -5,8 +5,10 @@ import (
 	"context"
 	"io/fs"
 	"os"
+	"path"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,7 +64,7 @@ func garbageAllowance(memory uint64) uint64 {
 	return min(memory/garbagePart, garbageBytesMax)
 }
 
-// memoryBytes is the memory that the process may use, by its control group and the machine: 0 when neither tells.
+// memoryBytes is the memory that the process may use, by its control groups and the machine: 0 when none tells.
 func memoryBytes(root fs.FS) uint64 {
 	var least uint64
 	offer := func(bytes uint64, err error) {
@@ -70,14 +72,7 @@ func memoryBytes(root fs.FS) uint64 {
 			least = bytes
 		}
 	}
-	limits := []string{"sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"}
-	if text, err := fs.ReadFile(root, "proc/self/cgroup"); err == nil {
-		// In a container the group is the root of what it sees; elsewhere, as in a unit of systemd, it has a path.
-		if path, found := strings.CutPrefix(strings.TrimSpace(string(text)), "0::/"); found && path != "" {
-			limits = append(limits, "sys/fs/cgroup/"+path+"/memory.max")
-		}
-	}
-	for _, name := range limits {
+	for _, name := range limitFiles(root) {
 		if text, err := fs.ReadFile(root, name); err == nil {
 			offer(strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64)) // or "max"
 		}
@@ -89,4 +84,32 @@ func memoryBytes(root fs.FS) uint64 {
 		}
 	}
 	return least
+}
+
+// limitFiles names where the limits of the process's control group and of all groups around it stand: each of them holds. In a
+// container the group is the root of what it sees; elsewhere, as in a unit of systemd, it has a path.
+func limitFiles(root fs.FS) (names []string) {
+	v2, v1 := "/", "/"
+	if text, err := fs.ReadFile(root, "proc/self/cgroup"); err == nil {
+		for line := range strings.Lines(string(text)) { // number:controllers:path
+			switch parts := strings.SplitN(strings.TrimSpace(line), ":", 3); {
+			case len(parts) < 3:
+			case parts[0] == "0":
+				v2 = parts[2]
+			case slices.Contains(strings.Split(parts[1], ","), "memory"):
+				v1 = parts[2]
+			}
+		}
+	}
+	for _, group := range []struct{ mount, path, file string }{
+		{"sys/fs/cgroup", v2, "memory.max"}, {"sys/fs/cgroup/memory", v1, "memory.limit_in_bytes"},
+	} {
+		for at := path.Join("/", group.path); ; at = path.Dir(at) {
+			names = append(names, path.Join(group.mount, at, group.file))
+			if at == "/" {
+				break
+			}
+		}
+	}
+	return names
 }

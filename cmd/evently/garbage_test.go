@@ -44,6 +44,19 @@ func TestMemoryBytes(t *testing.T) {
 		"unit": {map[string]string{
 			"proc/self/cgroup": "0::/system.slice/x.service\n", "sys/fs/cgroup/system.slice/x.service/memory.max": "65536\n", info: "MemTotal: 2048 kB\n",
 		}, 64 << 10},
+		"slice around the unit": {map[string]string{
+			"proc/self/cgroup": "0::/a.slice/b.slice/x.service\n", "sys/fs/cgroup/a.slice/b.slice/x.service/memory.max": "max\n",
+			"sys/fs/cgroup/a.slice/b.slice/memory.max": "131072\n", "sys/fs/cgroup/a.slice/memory.max": "65536\n", info: "MemTotal: 2048 kB\n",
+		}, 64 << 10},
+		"unit within a slice": {map[string]string{
+			"proc/self/cgroup": "0::/a.slice/x.service\n", "sys/fs/cgroup/a.slice/x.service/memory.max": "65536\n",
+			"sys/fs/cgroup/a.slice/memory.max": "131072\n", info: "MemTotal: 2048 kB\n",
+		}, 64 << 10},
+		"group beside the namespace": {map[string]string{"proc/self/cgroup": "0::/../x\n", v2: "65536\n"}, 64 << 10},
+		"old unit": {map[string]string{
+			"proc/self/cgroup": "9:cpu,memory:/a.slice/x.service\n1:name=systemd:/b\n0::/b\n",
+			"sys/fs/cgroup/memory/a.slice/memory.limit_in_bytes": "65536\n", info: "MemTotal: 2048 kB\n",
+		}, 64 << 10},
 		"old group":    {map[string]string{v1: "524288\n", info: "MemTotal: 2048 kB\n"}, 512 << 10},
 		"old no limit": {map[string]string{v1: "9223372036854771712\n", info: "MemTotal: 2048 kB\n"}, 2 << 20},
 		"garbled":      {map[string]string{v2: "x", info: "MemTotal: y kB\n"}, 0},
