@@ -52,8 +52,15 @@ func (a *API) Start(context.Context, string) (*Target, error) {
 	return &Target{URL: a.URL, Users: a.Users, Admin: a.Admin, Storage: a, Stop: func(context.Context) error { return nil }}, nil
 }
 
-// call sends a request, again when it is refused for now, and hands over the body of an answer of the status that is wanted.
-func call(ctx context.Context, base, token string, want int, method, path string, body any, take func(io.Reader) error) error {
+// call sends a request, again when it is refused for now, and hands over an answer of the status that is wanted.
+func call(ctx context.Context, base, token string, want int, method, path string, body any, take func(http.Header, io.Reader) error) error {
+	return callWithKey(ctx, base, token, "", want, method, path, body, take)
+}
+
+// callWithKey is call with an Idempotency-Key, unless that is empty.
+func callWithKey(
+	ctx context.Context, base, token, key string, want int, method, path string, body any, take func(http.Header, io.Reader) error,
+) error {
 	var text []byte
 	if body != nil {
 		var err error
@@ -72,6 +79,9 @@ func call(ctx context.Context, base, token string, want int, method, path string
 		if token != "" {
 			request.Header.Set("Authorization", "Bearer "+token)
 		}
+		if key != "" {
+			request.Header.Set("Idempotency-Key", key)
+		}
 		again, err := answer(request, want, take)
 		if err == nil || again == 0 || try == apiTries {
 			return err
@@ -87,7 +97,7 @@ func call(ctx context.Context, base, token string, want int, method, path string
 }
 
 // answer returns an error and when to try again; zero: never.
-func answer(request *http.Request, want int, take func(io.Reader) error) (again time.Duration, err error) {
+func answer(request *http.Request, want int, take func(http.Header, io.Reader) error) (again time.Duration, err error) {
 	response, err := apiHTTP.Do(request)
 	if err != nil {
 		return 0, err
@@ -97,7 +107,7 @@ func answer(request *http.Request, want int, take func(io.Reader) error) (again 
 		if take == nil {
 			return 0, nil
 		}
-		return 0, take(response.Body)
+		return 0, take(response.Header, response.Body)
 	}
 	text, _ := io.ReadAll(io.LimitReader(response.Body, exampleMax)) // part of an error: what there is
 	err = fmt.Errorf("%s %s: %s %s", request.Method, request.URL.Path, response.Status, text)
@@ -112,8 +122,10 @@ func answer(request *http.Request, want int, take func(io.Reader) error) (again 
 }
 
 // decoding decodes a body into a value.
-func decoding(into any) func(io.Reader) error {
-	return func(body io.Reader) error { return json.NewDecoder(io.LimitReader(body, apiBytesMax)).Decode(into) }
+func decoding(into any) func(http.Header, io.Reader) error {
+	return func(_ http.Header, body io.Reader) error {
+		return json.NewDecoder(io.LimitReader(body, apiBytesMax)).Decode(into)
+	}
 }
 
 // PublishEvents publishes events of one tier and returns their ids.
@@ -167,14 +179,15 @@ func Login(ctx context.Context, url, email, password string) (token string, err 
 }
 
 // RegisterUsers registers users and signs them in. Nodes limit how often that can be done from one address, and hashing a password
-// takes its time: for more than some it is better to bring tokens.
+// takes its time: for more than some it is better to bring tokens. It returns a *LimitedError where the limit does not let all of them in
+// at once.
 func RegisterUsers(ctx context.Context, url string, count int) ([]User, error) {
 	users := make([]User, count)
 	run := random64()
-	err := eachOf(ctx, users, func(ctx context.Context, i int) error {
+	register := func(ctx context.Context, i int, take func(http.Header, io.Reader) error) error {
 		login := map[string]string{"email": fmt.Sprintf("bench-%x-%d@example.com", run, i), "password": fmt.Sprintf("%x-%x", run, random64())}
 		register := map[string]string{"email": login["email"], "password": login["password"], "name": "Bench"}
-		if err := call(ctx, url, "", http.StatusCreated, "POST", "/register", register, nil); err != nil {
+		if err := call(ctx, url, "", http.StatusCreated, "POST", "/register", register, take); err != nil {
 			return err
 		}
 		token, err := Login(ctx, url, login["email"], login["password"])
@@ -182,7 +195,13 @@ func RegisterUsers(ctx context.Context, url string, count int) ([]User, error) {
 			users[i], err = userOf(token)
 		}
 		return err
+	}
+	err := register(ctx, 0, func(header http.Header, _ io.Reader) error {
+		return limitedBelow(header, "auth", func(limit) float64 { return float64(2 * count) }) // to register, and to sign in
 	})
+	if err == nil {
+		err = eachOf(ctx, users[1:], func(ctx context.Context, i int) error { return register(ctx, i+1, nil) })
+	}
 	if err != nil {
 		return nil, fmt.Errorf("register users: %w", err)
 	}
@@ -227,7 +246,8 @@ func userOf(token string) (User, error) {
 // Reservations implements Storage by the exports of bookings. They do not tell keys.
 func (a *API) Reservations(ctx context.Context, events []evently.EventID, row func(Stored)) error {
 	for _, event := range events { // one at a time: a user may not have more exports under way
-		err := call(ctx, a.URL, a.Admin, http.StatusOK, "GET", "/admin/events/"+event.String()+"/bookings.csv", nil, func(body io.Reader) error {
+		path := "/admin/events/" + event.String() + "/bookings.csv"
+		err := call(ctx, a.URL, a.Admin, http.StatusOK, "GET", path, nil, func(_ http.Header, body io.Reader) error {
 			return readExport(body, row)
 		})
 		if err != nil {

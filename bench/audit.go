@@ -63,6 +63,7 @@ func AuditOf(ctx context.Context, told *Told, storage Storage, events []evently.
 		return Audit{}, fmt.Errorf("audit: %w", err)
 	}
 	a.missing()
+	a.Keys = len(a.keys)
 	counts, err := storage.Counts(ctx, events)
 	if err != nil {
 		return Audit{}, fmt.Errorf("audit: %w", err)
@@ -71,7 +72,7 @@ func AuditOf(ctx context.Context, told *Told, storage Storage, events []evently.
 	return a.Audit, nil
 }
 
-func (a *auditor) fault(format string, args ...any) {
+func (a *Audit) fault(format string, args ...any) {
 	if len(a.Faults) < faultsMax {
 		a.Faults = append(a.Faults, fmt.Sprintf(format, args...))
 	}

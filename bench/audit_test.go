@@ -160,7 +160,10 @@ func TestAudit_FindsWhatIsWrong(t *testing.T) {
 			if !strings.Contains(faults, c.fault) || got.Passed() != (c.fault == "") || len(got.Faults) > faultsMax {
 				t.Errorf("faults %q, passed: %v, want %q", faults, got.Passed(), c.fault)
 			}
-			got.Acknowledged, got.Stored, got.Faults = 0, 0, nil
+			if got.Keys == 0 && len(v.rows) > 0 {
+				t.Error("no key was looked at")
+			}
+			got.Acknowledged, got.Stored, got.Keys, got.Faults = 0, 0, 0, nil
 			if !reflect.DeepEqual(got, c.want) {
 				t.Errorf("%+v, want %+v", got, c.want)
 			}

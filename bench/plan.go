@@ -23,7 +23,9 @@ type Plan struct {
 	// HalfRate names the workloads whose latency is measured besides: in open loops, at half of what the design has done in
 	// closed ones, by the median and with the number of connections that was best.
 	HalfRate []string
-	Seed     uint64
+	// Discard has a first block measured that is thrown away: it meets the caches of the machine when they are cold.
+	Discard bool
+	Seed    uint64
 	// Progress is called some times a second, by one goroutine at a time. Nil: nobody looks.
 	Progress func(Progress)
 }
@@ -53,6 +55,9 @@ func (p *Plan) Run(ctx context.Context) ([]Round, error) {
 		}
 	}
 	r.progress.set(func(p *Progress) { p.Of = len(designs) * len(closed) * r.Rounds })
+	if p.Discard && len(designs) > 0 && len(closed) > 0 {
+		r.discarded(ctx, designs[0], closed[:1])
+	}
 	r.rotate(ctx, designs, func(Design) []measurement { return closed })
 	if len(p.HalfRate) > 0 && ctx.Err() == nil {
 		half := r.halfRates()
@@ -72,6 +77,18 @@ type run struct {
 	progress *progress
 	rounds   []Round
 	errs     []error
+}
+
+// discarded measures a block whose figures are no result. Its audit is.
+func (r *run) discarded(ctx context.Context, design Design, todo []measurement) {
+	r.block(ctx, design, 0, todo)
+	for i := range r.rounds {
+		if audit := &r.rounds[i].Audit; !audit.Passed() {
+			r.errs = append(r.errs, fmt.Errorf("the first block, of %s, which is not among the rounds: %s", design.Name, audit.verdict()))
+		}
+	}
+	r.rounds = nil
+	r.progress.set(func(p *Progress) { p.Done = 0 })
 }
 
 // rotate measures blocks: in every round all designs, in every second one backwards, and after that another one first, so that none

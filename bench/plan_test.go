@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -57,9 +58,9 @@ func ceiling(t *testing.T) string {
 	return server.URL
 }
 
-// small are all workloads, of a size for tests.
+// small are all workloads, of a size for tests, at which those of many events are the same.
 func small() []Workload {
-	list := Workloads()
+	list := slices.DeleteFunc(Workloads(), func(w Workload) bool { return w.Name == "tail-100k" })
 	for i := range list {
 		w := &list[i]
 		w.Events, w.Capacity = min(w.Events, 50), min(w.Capacity, 20_000)
@@ -73,6 +74,7 @@ func small() []Workload {
 // A plan measures a real node under all workloads, and believes no figure of a target that forgets a booking, or of one that does not
 // start.
 func TestPlan_MeasuresANode(t *testing.T) {
+	t.Parallel()
 	c := proctest.Start(t, proctest.Config{Nodes: 1, Args: []string{"--log-level=warn", "--consumers=off"}})
 	node := c.Members[0]
 	pool, err := store.Open(t.Context(), c.Postgres.DSN(), store.PoolOptions{})
@@ -115,14 +117,14 @@ func TestPlan_MeasuresANode(t *testing.T) {
 		},
 		Designs:   []Design{{Name: "evently"}, {Name: "absent", Absent: "not installed"}, {Name: CeilingName, Ceiling: true}},
 		Workloads: workloads, Connections: []int{4}, Rounds: 2, Warmup: 100 * time.Millisecond, Duration: 300 * time.Millisecond,
-		HalfRate: []string{"hot", "flash"}, Seed: 1, Progress: func(Progress) { shown.Add(1) },
+		HalfRate: []string{"hot", "flash"}, Discard: true, Seed: 1, Progress: func(Progress) { shown.Add(1) },
 	}
 	rounds, err := plan.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := 2*2*len(workloads) + 2*2; len(rounds) != want || stops != 8 || shown.Load() == 0 || prepared == 0 {
-		t.Errorf("%d rounds, %d stops, %d looks at the progress, %d events prepared; want %d and 8", len(rounds), stops, shown.Load(), prepared, want)
+	if want := 2*2*len(workloads) + 2*2; len(rounds) != want || stops != 9 || shown.Load() == 0 || prepared == 0 {
+		t.Errorf("%d rounds, %d stops, %d looks at the progress, %d events prepared; want %d and 9", len(rounds), stops, shown.Load(), prepared, want)
 	}
 	var order []string
 	for i := range rounds {
@@ -135,6 +137,10 @@ func TestPlan_MeasuresANode(t *testing.T) {
 		}
 		if (r.Audit.Skipped != "") != (r.Design == CeilingName) {
 			t.Errorf("%s: audit %+v", r.Design, r.Audit)
+		}
+		// Those that were due, also where the machine is too busy to answer them in time.
+		if due, want := float64(r.Requests["book"]+r.Unfinished), r.Rate*r.Seconds; r.Rate > 0 && math.Abs(due-want) > 0.3*want+5*math.Sqrt(want) {
+			t.Errorf("%.0f requests were due in %v s at %.0f/s", due, r.Seconds, r.Rate)
 		}
 		if r.Design != "evently" {
 			continue
@@ -166,8 +172,8 @@ func TestPlan_MeasuresANode(t *testing.T) {
 		switch {
 		case s.Rate > 0:
 			open++
-			if s.Workload != "hot" || s.OfCeiling != 0 || s.Done < 0.7*s.Rate || s.Done > 1.3*s.Rate {
-				t.Errorf("%+v, want the rate that was scheduled, of the hot event alone", s)
+			if s.Workload != "hot" || s.OfCeiling != 0 {
+				t.Errorf("%+v, want the hot event alone", s)
 			}
 		case s.OfCeiling <= 0 || s.Rounds != 2 || !s.Passed:
 			t.Errorf("%+v", s)
@@ -178,15 +184,20 @@ func TestPlan_MeasuresANode(t *testing.T) {
 	}
 	proctest.Verified(t, t.TempDir(), "--database-url="+c.Postgres.DSN())
 
-	plan.Designs, plan.Workloads = []Design{{Name: "forgetful"}, {Name: "broken"}}, workloads[:1]
+	plan.Discard = false
+	plan.Designs, plan.Workloads, plan.Rounds = []Design{{Name: "forgetful"}, {Name: "broken"}}, workloads[:1], 1
 	rounds, err = plan.Run(t.Context())
-	if err != nil || len(rounds) != 4 {
-		t.Fatalf("%d rounds (%v), want 4", len(rounds), err)
+	if err != nil || len(rounds) != 2 {
+		t.Fatalf("%d rounds (%v), want 2", len(rounds), err)
 	}
 	for _, s := range Summaries(rounds) {
 		if s.Passed {
 			t.Errorf("%+v passed", s)
 		}
+	}
+	plan.Designs, plan.Discard = []Design{{Name: "forgetful"}}, true
+	if _, err := plan.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "the first block, of forgetful") {
+		t.Errorf("%v, want the audit of the block that is thrown away to count", err)
 	}
 	for _, r := range rounds {
 		if want := map[string]string{"forgetful": "is not stored", "broken": "out of paper"}[r.Design]; !strings.Contains(strings.Join(r.Audit.Faults, " "), want) {
@@ -197,6 +208,7 @@ func TestPlan_MeasuresANode(t *testing.T) {
 
 // A system that is known by its API alone is measured and audited as well.
 func TestPlan_MeasuresAnAPI(t *testing.T) {
+	t.Parallel()
 	node := proctest.Up(t, proctest.DataDir(t), "--rate-limit-book=off", "--log-level=warn")
 	users, err := RegisterUsers(t.Context(), node.API, 3)
 	if err != nil {
@@ -221,7 +233,8 @@ func TestPlan_MeasuresAnAPI(t *testing.T) {
 		t.Fatalf("%d rounds (%v), want %d", len(rounds), err, len(plan.Workloads))
 	}
 	for _, r := range rounds {
-		if !r.Audit.Passed() || r.Failure != "" || r.Done <= 0 || r.Audit.Stored == 0 || r.CPU.Server != 0 {
+		if !r.Audit.Passed() || r.Failure != "" || r.Done <= 0 || r.Audit.Stored == 0 || r.CPU.Server != 0 ||
+			r.Audit.Keys == 0 || r.Audit.Keys > keySamplesMax {
 			t.Errorf("%+v", r)
 		}
 	}

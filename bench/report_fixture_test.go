@@ -15,8 +15,12 @@ func sampleReport() *Report {
 			CPU: "Intel(R) Xeon(R) Processor @ 2.90GHz", Cores: 2, MemoryMB: 7951, OS: "Linux 6.1.0", Go: "go1.26.0",
 			Postgres: "15.18, fsync on, full_page_writes on, synchronous_commit on",
 		},
+		Method: "Each measurement is 1s of warm-up and a window of 5s.",
 		Designs: []Design{
-			{Name: "evently", Title: "Evently", About: "One actor for each event decides in memory; many decisions share a commit.", Durable: true},
+			{
+				Name: "evently", Title: "Evently", About: "One actor for each event decides in memory; many decisions share a commit.", Durable: true,
+				Conns: 16,
+			},
 			{Name: "noop", Title: "No-op handler", About: "The same HTTP server around a handler that does nothing.", Ceiling: true},
 			{Name: "gin", Title: "Bare Gin", About: "Gin and a constant answer, without any middleware.", Ceiling: true},
 			{Name: "for-update", Title: "SELECT ... FOR UPDATE", About: "Locks the event's row for a transaction.", Durable: true},

@@ -23,6 +23,7 @@ type page struct {
 	Short    string // the outcome in one sentence
 	Pictures []picture
 	Sections []pageSection
+	Spending *pageSpending // nil: not known
 	Designs  []pageDesign
 	Rounds   []pageRound
 }
@@ -40,11 +41,21 @@ type legendItem struct {
 
 type pageSection struct {
 	Title, About, Extent string
-	Groups               []pageGroup
-	Columns              []string
-	Lines                []pageLine
+	Table                pageTable
 	Bars                 *picture
 	Latency              *picture
+}
+
+type pageSpending struct {
+	Title, Text string
+	Tables      []pageTable
+}
+
+type pageTable struct {
+	Caption string
+	Groups  []pageGroup
+	Columns []string
+	Lines   []pageLine
 }
 
 type pageGroup struct {
@@ -84,7 +95,16 @@ func (r *Report) WriteHTML(w io.Writer) error {
 	for i := range sections {
 		p.Sections = append(p.Sections, r.pageSection(&sections[i], &sections[i] == most))
 	}
-	for _, d := range r.Designs {
+	if spendings := r.spendings(sections); len(spendings) > 0 {
+		p.Spending = &pageSpending{Title: spendingTitle, Text: spendingNote}
+		for i := range spendings {
+			table := newPageTable(spendings[i].columns(r.Machine.Cores), spendings[i].Lines)
+			table.Caption = spendings[i].Title()
+			p.Spending.Tables = append(p.Spending.Tables, table)
+		}
+	}
+	for i := range r.Designs {
+		d := &r.Designs[i]
 		kind := "durable"
 		switch {
 		case d.Absent != "":
@@ -94,7 +114,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 		case !d.Durable:
 			kind = "not durable"
 		}
-		p.Designs = append(p.Designs, pageDesign{cmp.Or(d.Title, d.Name), d.Name, d.About, kind})
+		p.Designs = append(p.Designs, pageDesign{cmp.Or(d.Title, d.Name), d.Name, d.explained(), kind})
 	}
 	for _, s := range sections {
 		for _, l := range s.Lines {
@@ -390,7 +410,17 @@ func (l *line) distribution() (points [][2]float64) {
 
 func (r *Report) pageSection(s *section, shown bool) pageSection {
 	out := pageSection{Title: s.Title(), About: s.Workload.About, Extent: s.Extent()}
-	columns := s.columns()
+	memory := column{"memory", "MB", 0, func(l *line) string { return unlessZero(float64(l.RSS)/(1<<20), count) }}
+	out.Table = newPageTable(append(s.columns(), memory), s.Lines)
+	if s.Open {
+		out.Latency = r.latency(s)
+	} else if len(s.Lines) > 1 && !shown {
+		out.Bars = &picture{Drawing: drawBars(r.throughput(s))}
+	}
+	return out
+}
+
+func newPageTable(columns []column, lines []line) (out pageTable) {
 	for _, c := range columns {
 		out.Columns = append(out.Columns, c.name)
 		if n := len(out.Groups); n > 0 && c.group != "" && out.Groups[n-1].Name == c.group {
@@ -399,9 +429,8 @@ func (r *Report) pageSection(s *section, shown bool) pageSection {
 			out.Groups = append(out.Groups, pageGroup{c.group, 1})
 		}
 	}
-	out.Columns, out.Groups = append(out.Columns, "MB"), append(out.Groups, pageGroup{"memory", 1})
-	for i := range s.Lines {
-		l := &s.Lines[i]
+	for i := range lines {
+		l := &lines[i]
 		row := pageLine{Name: l.label(), Instead: l.instead(), Notes: l.Notes, Span: len(out.Columns) - 1}
 		switch {
 		case l.Name == ReferenceName:
@@ -415,14 +444,8 @@ func (r *Report) pageSection(s *section, shown bool) pageSection {
 			for _, c := range columns[1:] {
 				row.Cells = append(row.Cells, c.text(l))
 			}
-			row.Cells = append(row.Cells, unlessZero(float64(l.RSS)/(1<<20), count))
 		}
 		out.Lines = append(out.Lines, row)
-	}
-	if s.Open {
-		out.Latency = r.latency(s)
-	} else if len(s.Lines) > 1 && !shown {
-		out.Bars = &picture{Drawing: drawBars(r.throughput(s))}
 	}
 	return out
 }
@@ -436,7 +459,8 @@ func newPageRound(s *section, l *line, round *Round) pageRound {
 	case round.Audit.Skipped != "":
 		out.Audit = round.Audit.Skipped
 	default:
-		out.Audit = fmt.Sprintf("passed: %s acknowledged, %s stored", count(float64(round.Audit.Acknowledged)), count(float64(round.Audit.Stored)))
+		out.Audit = fmt.Sprintf("passed: %s acknowledged, %s stored, %s keys", count(float64(round.Audit.Acknowledged)),
+			count(float64(round.Audit.Stored)), count(float64(round.Audit.Keys)))
 	}
 	out.Done, out.P50, out.P99 = count(round.Done), figure(round.Latency.P50), figure(round.Latency.P99)
 	out.Memory = unlessZero(float64(round.ServerRSS)/(1<<20), count)

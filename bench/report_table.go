@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -126,9 +127,24 @@ func (r *Report) WriteTable(w io.Writer) error {
 		if s.Workload.About != "" {
 			t.wrap("", s.Workload.About)
 		}
-		t.section(s)
+		t.lines(s.columns(), s.Lines)
 	}
-	if len(sections) == 0 {
+	if spendings := r.spendings(sections); len(spendings) > 0 {
+		t.printf("\n%s\n", spendingTitle)
+		t.wrap("", spendingNote)
+		for i := range spendings {
+			s := &spendings[i]
+			t.printf("\n%s\n", plain(s.Title()))
+			t.lines(s.columns(r.Machine.Cores), s.Lines)
+		}
+	}
+	if len(sections) > 0 {
+		t.printf("\nDesigns\n")
+		for i := range r.Designs {
+			d := &r.Designs[i]
+			t.wrap("  ", cmp.Or(d.Title, d.Name)+": "+d.explained())
+		}
+	} else {
 		t.printf("\nNothing was measured.\n")
 		for _, design := range r.Designs {
 			if design.Absent != "" {
@@ -188,8 +204,10 @@ func (r *Report) heading() []string {
 		fmt.Sprintf("%s, %s, took %s", build, r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.took()),
 		machine,
 	}
-	if r.Settings != "" {
-		lines = append(lines, r.Settings)
+	for _, text := range []string{r.Settings, r.Method} {
+		if text != "" {
+			lines = append(lines, text)
+		}
 	}
 	return lines
 }
@@ -230,12 +248,11 @@ func (t *table) wrap(prefix, text string) {
 	t.printf("\n")
 }
 
-func (t *table) section(s *section) {
-	columns := s.columns()
+func (t *table) lines(columns []column, lines []line) {
 	t.groups(columns)
 	t.row(columns, func(c *column) string { return c.name })
-	for i := range s.Lines {
-		l := &s.Lines[i]
+	for i := range lines {
+		l := &lines[i]
 		if !l.Valid() {
 			t.wrap(pad(fit(l.label(), columns[0].width), columns[0].width, false)+"  ", l.instead())
 			continue

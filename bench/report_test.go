@@ -159,14 +159,54 @@ func TestReport_EveryFormatHasTheNotes(t *testing.T) {
 	}
 	for name, write := range map[string]func(io.Writer) error{"table": r.WriteTable, "Markdown": r.WriteMarkdown, "page": r.WriteHTML} {
 		got := text(t, write)
+		if name == "page" {
+			got = html.UnescapeString(got)
+		}
 		for _, want := range []string{
 			"12 requests failed, such as: 503 unavailable", "no connection got to 3,933 scheduled requests", "sent over 1 ms late",
 			"the demand was not met in time: ", " of 200,000 requests were answered",
-			"sold out before the end: 3,703,701 bookings were refused and do not count", r.Settings,
+			"sold out before the end: 3,703,701 bookings were refused and do not count", r.Settings, r.Method,
+			"Locks the event's row for a transaction.", "share a commit; 16 connections to Postgres", spendingTitle, "All cores together have so much time",
 		} {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s: no %q in\n%s", name, want, got)
 			}
+		}
+	}
+}
+
+// What the machine's cores have for each thing done is split without a rest.
+func TestSpendings_AddUp(t *testing.T) {
+	r := sampleReport()
+	list := r.spendings(r.sections())
+	designs := make(map[string][]string)
+	for i := range list {
+		s := &list[i]
+		columns := s.columns(r.Machine.Cores)
+		for j := range s.Lines {
+			l := &s.Lines[j]
+			designs[s.Title()] = append(designs[s.Title()], l.Name)
+			sum := 0.0
+			for _, c := range columns[2:] {
+				v, err := strconv.ParseFloat(strings.ReplaceAll(strings.ReplaceAll(c.text(l), ",", ""), unknown, "0"), 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.name != "in all" {
+					sum += v
+				} else if all := 2e6 / l.Done; math.Abs(v-all) > 1 || math.Abs(sum-all) > 1 {
+					t.Errorf("%s, %s: the parts are %.1f µs, all %v, want %.1f", s.Title(), l.Name, sum, v, all)
+				}
+			}
+		}
+	}
+	for title, want := range map[string]string{
+		"Hot event, closed loop of 64 connections": "evently noop for-update conditional-update optimistic skip-locked advisory-lock",
+		"Reads, closed loop of 256 connections":    "evently noop",
+		"Hot event, open loop":                     "",
+	} {
+		if got := strings.Join(designs[title], " "); got != want {
+			t.Errorf("%s: %q, want %q", title, got, want)
 		}
 	}
 }

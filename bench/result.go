@@ -1,6 +1,10 @@
 package bench
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Report is the outcome of one command: what was measured, where, and by which command. It is what the JSON output
 // holds and what the table and the page are made from.
@@ -12,6 +16,7 @@ type Report struct {
 	Command  string     `json:"command"`
 	Machine  Machine    `json:"machine"`
 	Settings string     `json:"settings"`  // what the systems under test are spared that a node does by default
+	Method   string     `json:"method"`    // how long and how often was measured
 	Designs  []Design   `json:"designs"`   // in the order of the table; those that could not run say why
 	Workload []Workload `json:"workloads"` // in the order of the table
 	Rounds   []Round    `json:"rounds"`    // in the order in which they were measured
@@ -36,7 +41,16 @@ type Design struct {
 	About   string `json:"about"`   // one sentence: how it decides who gets a seat
 	Durable bool   `json:"durable"` // a booking survives a crash once it is acknowledged
 	Ceiling bool   `json:"ceiling"` // books nothing: it tells what the layers around a booking cost
+	Conns   int32  `json:"conns"`   // connections to Postgres, with which it does best; 0: not known, or none
 	Absent  string `json:"absent"`  // why it could not run; empty: it ran
+}
+
+// explained is About with what the design was given.
+func (d *Design) explained() string {
+	if d.Conns == 0 {
+		return d.About
+	}
+	return fmt.Sprintf("%s; %d %s to Postgres", strings.TrimRight(d.About, "."), d.Conns, plural(int(d.Conns), "connection"))
 }
 
 // Round is one measurement of one design under one workload.
@@ -102,6 +116,7 @@ type CPU struct {
 type Audit struct {
 	Acknowledged int      `json:"acknowledged"` // bookings that a client was told of
 	Stored       int      `json:"stored"`       // rows
+	Keys         int      `json:"keys"`         // idempotency keys that were looked at: all that are stored, or some that were sent again
 	Lost         int      `json:"lost"`         // acknowledged and not stored
 	Oversold     int      `json:"oversold"`     // seats sold beyond an event's capacity
 	DoubledKeys  int      `json:"doubled_keys"` // idempotency keys with more than one reservation, or answered with different ones

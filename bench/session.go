@@ -79,7 +79,11 @@ func (s *session) measure(ctx context.Context) (round Round, err error) {
 		return round, nil
 	}
 	s.progress.phase(PhaseAudit)
-	round.Audit, err = AuditOf(ctx, &s.told, s.storage(), events, s.workload.Capacity)
+	storage := s.storage()
+	round.Audit, err = AuditOf(ctx, &s.told, storage, events, s.workload.Capacity)
+	if api, ok := storage.(*API); ok && err == nil {
+		err = api.replay(ctx, s.told.samples, &round.Audit)
+	}
 	return round, err
 }
 

@@ -54,7 +54,12 @@ from unnest($1::int8[]) as asked (event_id) join event_heads h using (event_id)`
 
 // Counts implements Storage.
 func (t *Tables) Counts(ctx context.Context, events []evently.EventID) (map[evently.EventID]Count, error) {
-	rows, err := t.Pool.Query(ctx, countsSQL, columnOf(events))
+	return t.CountsBy(ctx, countsSQL, events)
+}
+
+// CountsBy returns the counts of a statement, which takes an array of ids and gives rows of an id, seats held and seats booked.
+func (t *Tables) CountsBy(ctx context.Context, sql string, events []evently.EventID) (map[evently.EventID]Count, error) {
+	rows, err := t.Pool.Query(ctx, sql, columnOf(events))
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -112,7 +114,9 @@ func (v *visitor) ask(ctx context.Context) (answer Answer, at time.Duration, err
 	if err == nil {
 		return answer, at, nil
 	}
-	if ctx.Err() != nil || errors.As(err, new(unreachable)) {
+	// The end of a context closes the connection, and may do so before it has come to this context.
+	ended := ctx.Err() != nil || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
+	if ended || errors.As(err, new(unreachable)) {
 		return Answer{}, at, err
 	}
 	v.example("no answer: %v", err)
@@ -184,6 +188,9 @@ func (v *visitor) book(ctx context.Context, due time.Duration, event evently.Eve
 	v.recorder.answered(askedBook, came, due, at)
 	if given && !v.load.Unchecked {
 		v.told.Promises = append(v.told.Promises, Promise{ID: id, User: user.ID})
+		if len(v.told.samples) <= keySamplesMax/v.load.Connections {
+			v.told.samples = append(v.told.samples, keySample{v.key, id, user})
+		}
 	}
 	if came == failed {
 		v.unexpected(askedBook, answer)

@@ -15,8 +15,6 @@ import (
 // Design is a design that a booking can be measured with.
 type Design struct {
 	bench.Design
-	// Conns is the number of Postgres connections that it does best with.
-	Conns int32
 	// Turns is how many bookings of one event it has under way at a time. Where each waits for the commit of the one before, more of them
 	// only wait for the same lock, and Postgres spends its time on that. Zero: as many as there are connections.
 	Turns int
@@ -39,86 +37,86 @@ func All() []Design {
 	return []Design{
 		{
 			Design: bench.Design{
-				Name: "noop", Title: "No-op handler", Ceiling: true,
+				Name: "noop", Title: "No-op handler", Ceiling: true, Conns: connsOneRow,
 				About: "the same HTTP shell around a handler that answers with a constant: what nobody behind this shell can exceed",
 			},
-			Conns: connsOneRow, open: func(*resources) design { return instant{} },
+			open: func(*resources) design { return instant{} },
 		},
 		{
 			Design: bench.Design{
 				Name: "gin", Title: "Bare Gin", Ceiling: true,
 				About: "a bare gin.Engine that answers with the same constant, without token check, metrics or limits",
 			},
-			Conns: connsOneRow, open: func(*resources) design { return instant{} },
+			open: func(*resources) design { return instant{} },
 		},
 		{
 			Design: bench.Design{
-				Name: "for-update", Title: "SELECT ... FOR UPDATE", Durable: true,
+				Name: "for-update", Title: "SELECT ... FOR UPDATE", Durable: true, Conns: connsOneRow,
 				About: "locks the event's row, checks, inserts and counts, in one stored function and so one round trip; at most three bookings of " +
 					"an event are under way; writes no journal",
 			},
-			Conns: connsOneRow, Turns: turnsOneRow, open: func(r *resources) design { return &forUpdate{newHeads(r)} },
+			Turns: turnsOneRow, open: func(r *resources) design { return &forUpdate{newHeads(r)} },
 		},
 		{
 			Design: bench.Design{
-				Name: "for-update-unbounded", Title: "FOR UPDATE, unbounded", Durable: true,
+				Name: "for-update-unbounded", Title: "FOR UPDATE, unbounded", Durable: true, Conns: connsOneRow,
 				About: "for-update as it is mostly written: as many bookings of an event wait for its lock as there are connections",
 			},
-			Conns: connsOneRow, open: func(r *resources) design { return &forUpdate{newHeads(r)} },
+			open: func(r *resources) design { return &forUpdate{newHeads(r)} },
 		},
 		{
 			Design: bench.Design{
-				Name: "conditional-update", Title: "Conditional UPDATE", Durable: true,
+				Name: "conditional-update", Title: "Conditional UPDATE", Durable: true, Conns: connsOneRow,
 				About: "counts up on the event's row where the seats fit, and inserts, in one statement; at most three bookings of an event are " +
 					"under way; writes no journal",
 			},
-			Conns: connsOneRow, Turns: turnsOneRow, open: func(r *resources) design { return &conditionalUpdate{newHeads(r)} },
+			Turns: turnsOneRow, open: func(r *resources) design { return &conditionalUpdate{newHeads(r)} },
 		},
 		{
 			Design: bench.Design{
-				Name: "optimistic", Title: "Optimistic version", Durable: true,
+				Name: "optimistic", Title: "Optimistic version", Durable: true, Conns: connsOneRow,
 				About: "reads the event's version, decides in the program, writes if the version still is the same, and tries again after a random " +
 					"pause if not; at most two bookings of an event are under way; writes no journal",
 			},
-			Conns: connsOneRow, Turns: turnsRetried, open: func(r *resources) design { return &optimistic{newHeads(r)} },
+			Turns: turnsRetried, open: func(r *resources) design { return &optimistic{newHeads(r)} },
 		},
 		{
 			Design: bench.Design{
-				Name: "optimistic-unbounded", Title: "Optimistic, unbounded", Durable: true,
+				Name: "optimistic-unbounded", Title: "Optimistic, unbounded", Durable: true, Conns: connsOneRow,
 				About: "optimistic as it is mostly written: as many bookings of an event try at a time as there are connections",
 			},
-			Conns: connsOneRow, open: func(r *resources) design { return &optimistic{newHeads(r)} },
+			open: func(r *resources) design { return &optimistic{newHeads(r)} },
 		},
 		{
 			Design: bench.Design{
-				Name: "skip-locked", Title: "SKIP LOCKED tickets", Durable: true,
+				Name: "skip-locked", Title: "SKIP LOCKED tickets", Durable: true, Conns: connsPerSeat,
 				About: "takes free rows of a table with one row for each seat, passing over those that others have locked; writes no journal",
 			},
-			Conns: connsPerSeat, open: func(r *resources) design { return &skipLocked{rows{r}} },
+			open: func(r *resources) design { return &skipLocked{rows{r}} },
 		},
 		{
 			Design: bench.Design{
-				Name: "advisory-lock", Title: "Advisory lock + sum", Durable: true,
+				Name: "advisory-lock", Title: "Advisory lock + sum", Durable: true, Conns: connsOneRow,
 				About: "locks the event's number, sums up its live reservations and inserts, in one stored function; at most three bookings of an " +
 					"event are under way; writes no journal",
 			},
-			Conns: connsOneRow, Turns: turnsOneRow, open: func(r *resources) design { return &advisoryLock{rows{r}} },
+			Turns: turnsOneRow, open: func(r *resources) design { return &advisoryLock{rows{r}} },
 		},
 		{
 			Design: bench.Design{
-				Name: "redis-postgres", Title: "Redis Lua + Postgres", Durable: true,
+				Name: "redis-postgres", Title: "Redis Lua + Postgres", Durable: true, Conns: connsPerSeat,
 				About: "a Lua script in Redis (AOF, flushed every second) takes the seats, then an insert into Postgres is waited for; the booking " +
 					"is durable, the count of seats is Redis' and can be a second older after its crash; writes no journal",
 			},
-			Conns: connsPerSeat, Redis: true, open: func(r *resources) design { return newRedisPostgres(r) },
+			Redis: true, open: func(r *resources) design { return newRedisPostgres(r) },
 		},
 		{
 			Design: bench.Design{
-				Name: "redis", Title: "Redis Lua only",
+				Name: "redis", Title: "Redis Lua only", Conns: connsOneRow,
 				About: "a Lua script in Redis (AOF, flushed every second) takes the seats and keeps the reservation: a crash loses up to a second " +
 					"of acknowledged bookings",
 			},
-			Conns: connsOneRow, Redis: true, open: func(r *resources) design { return &redisOnly{newSeats(r, true)} },
+			Redis: true, open: func(r *resources) design { return &redisOnly{newSeats(r, true)} },
 		},
 	}
 }

@@ -8,12 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/evently/evently/store/embedded/lifeline"
 )
 
 // RedisSettings are those that a Redis of StartRedis has beyond its defaults. What it acknowledges is on disk within a second, as
@@ -67,20 +68,11 @@ func StartRedis(ctx context.Context, dir string) (*Redis, error) {
 		"--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--loglevel", "warning")
 	r.cmd.Stdout, r.cmd.Stderr = &r.log, &r.log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt of the terminal is this process' to handle
-	diesWithParent(r.cmd.SysProcAttr)
-	started := make(chan error)
-	go func() {
-		// The kernel tells the child of the end of the thread that forked it: this one, which lasts as long as the child.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := r.cmd.Start()
-		started <- err
-		if err == nil {
-			_ = r.cmd.Wait() // Stop looks at the state
-			close(r.exited)
-		}
-	}()
-	if err := <-started; err != nil {
+	err = lifeline.Start(r.cmd, syscall.SIGTERM, func() {
+		_ = r.cmd.Wait() // Stop looks at the state
+		close(r.exited)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("peers: start Redis: %w", err)
 	}
 	r.PID = r.cmd.Process.Pid

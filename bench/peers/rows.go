@@ -45,10 +45,6 @@ func keyUUID(key evently.Key) pgtype.UUID {
 	return uuid
 }
 
-func uuidKey(uuid pgtype.UUID) evently.Key {
-	return evently.Key{Hi: binary.BigEndian.Uint64(uuid.Bytes[:8]), Lo: binary.BigEndian.Uint64(uuid.Bytes[8:])}
-}
-
 // attemptsMax bounds how often something is tried again that another request got in the way of.
 const attemptsMax = 64
 

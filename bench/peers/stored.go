@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/evently/evently"
@@ -54,31 +53,19 @@ func numbers(events []evently.EventID) []int64 {
 	return ids
 }
 
-const storedSQL = `select event_id, token, user_id, status, quantity, key from reservations where event_id = any ($1)`
-
 // Reservations implements bench.Storage.
 func (s *Storage) Reservations(ctx context.Context, events []evently.EventID, row func(bench.Stored)) error {
 	if s.kept {
 		return s.records(ctx, events, row)
 	}
-	result, err := s.pool.Query(ctx, storedSQL, numbers(events))
-	if err != nil {
-		return fmt.Errorf("peers: read reservations: %w", err)
-	}
-	var event, token, user int64
-	var stored bench.Stored
-	var key pgtype.UUID
-	_, err = pgx.ForEachRow(result, []any{&event, &token, &user, &stored.Status, &stored.Quantity, &key}, func() error {
-		stored.ID = evently.ReservationID{Event: evently.EventID(event), Token: evently.Token(token)}
-		stored.User, stored.Key = evently.UserID(user), uuidKey(key)
-		row(stored)
-		return nil
-	})
-	if err != nil {
+	if err := s.tables().Reservations(ctx, events, row); err != nil {
 		return fmt.Errorf("peers: read reservations: %w", err)
 	}
 	return nil
 }
+
+// tables are those of the schema, where most designs keep reservations and counters as Evently does.
+func (s *Storage) tables() *bench.Tables { return &bench.Tables{Pool: s.pool} }
 
 // scanCount is how many records are read at a time.
 const scanCount = 1000
@@ -126,9 +113,6 @@ func (s *Storage) Counts(ctx context.Context, events []evently.EventID) (map[eve
 	return counts, nil
 }
 
-const headCountsSQL = `
-select event_id, (select sum(n) from unnest(held) as n), (select sum(n) from unnest(booked) as n) from event_heads where event_id = any ($1)`
-
 // ticketCountsSQL counts as held what has no ticket and is not booked.
 const ticketCountsSQL = `
 select h.event_id,
@@ -144,26 +128,11 @@ from event_heads h, lateral (
 where h.event_id = any ($1)`
 
 func (s *Storage) inHeads(ctx context.Context, events []evently.EventID) (map[evently.EventID]bench.Count, error) {
-	return s.countsBy(ctx, headCountsSQL, events)
+	return s.tables().Counts(ctx, events)
 }
 
 func (s *Storage) inTickets(ctx context.Context, events []evently.EventID) (map[evently.EventID]bench.Count, error) {
-	return s.countsBy(ctx, ticketCountsSQL, events)
-}
-
-func (s *Storage) countsBy(ctx context.Context, sql string, events []evently.EventID) (map[evently.EventID]bench.Count, error) {
-	counts := make(map[evently.EventID]bench.Count, len(events))
-	result, err := s.pool.Query(ctx, sql, numbers(events))
-	if err != nil {
-		return nil, err
-	}
-	var event int64
-	var count bench.Count
-	_, err = pgx.ForEachRow(result, []any{&event, &count.Held, &count.Booked}, func() error {
-		counts[evently.EventID(event)] = count
-		return nil
-	})
-	return counts, err
+	return s.tables().CountsBy(ctx, ticketCountsSQL, events)
 }
 
 // inRedis reads the counters of Redis; events that it does not know have sold nothing.

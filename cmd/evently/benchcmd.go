@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,7 +91,8 @@ audit of a durable design failed, or a ceiling could not be measured.`,
 	flags.Uint64Var(&o.seed, "seed", 1, "of all that is random in the load")
 	flags.StringVar(&o.target, "target", "", "URL of an API that is to be measured; needs an administrator: --admin-email, --admin-password")
 	flags.StringVar(&o.tokens, "tokens", "", "file with access tokens of users, one a line, for --target (default: users are registered)")
-	flags.StringVar(&o.databaseURL, "database-url", "", "Postgres to make databases in, which are removed in the end (default: one of its own)")
+	flags.StringVar(&o.databaseURL, "database-url", "", "Postgres to make databases in, which are removed in the end, and to have checkpoints "+
+		"taken; the role needs createdb and pg_checkpoint (default: one of its own)")
 	flags.StringVar(&o.json, "json", "", "file for all that was measured; - is standard output")
 	flags.StringVar(&o.html, "html", "", "file for a page with plots; - is standard output")
 	flags.BoolVar(&o.markdown, "markdown", false, "print the table as Markdown")
@@ -122,7 +123,7 @@ func workloadNames() (names []string) {
 // benchDesigns are all designs, in the order of a table.
 func benchDesigns() []bench.Design {
 	list := []bench.Design{{
-		Name: bench.ReferenceName, Title: "Evently", Durable: true,
+		Name: bench.ReferenceName, Title: "Evently", Durable: true, Conns: store.MaxConnsDefault,
 		About: "one actor for each event decides in memory and answers when Postgres has committed; many decisions share a commit",
 	}}
 	for _, peer := range peers.All() {
@@ -175,7 +176,24 @@ func (o *benchOptions) complete(config *Config) error {
 	if len(o.designs) == 0 {
 		o.designs = []string{bench.ReferenceName, bench.CeilingName}
 	}
-	return o.bounds()
+	return errors.Join(o.bounds(), openFilesSuffice(slices.Max(o.connections)))
+}
+
+// benchFilesMore is how many files this process and those that it measures have open besides the connections of a load, at most.
+const benchFilesMore = 256
+
+// openFilesSuffice returns an error where this process, or one that it starts, cannot have so many connections. The Go runtime has
+// raised the soft limit to the hard one.
+func openFilesSuffice(connections int) error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	if need := connections + benchFilesMore; uint64(limit.Cur) < uint64(need) { //nolint:unconvert // the types differ between systems
+		return fmt.Errorf("--connections: %d need %d open files, and the limit of this process is %d: raise it (ulimit -n)",
+			connections, need, limit.Cur)
+	}
+	return nil
 }
 
 func (o *benchOptions) contradictions(config *Config) error {
@@ -275,7 +293,9 @@ func (o *benchOptions) plans(host bench.Host, designs []bench.Design) []bench.Pl
 		return p
 	}
 	if !o.compare {
-		return []bench.Plan{plan(o.connections, o.workloads...)}
+		only := plan(o.connections, o.workloads...)
+		only.Discard = o.discards()
+		return []bench.Plan{only}
 	}
 	most := []int{slices.Max(o.connections)}
 	hot := plan(o.connections, "hot")
@@ -287,7 +307,23 @@ func (o *benchOptions) plans(host bench.Host, designs []bench.Design) []bench.Pl
 	flash.Designs, flash.Rounds = others.Designs, 1 // it takes long, and to its end in one round says more than its beginning in some
 	many := plan(most, "tail-100k")
 	many.Designs = designs[:1]
+	hot.Discard = o.discards()
 	return []bench.Plan{hot, others, flash, many}
+}
+
+// discards reports whether the first block is thrown away, as that of a machine whose caches are cold.
+func (o *benchOptions) discards() bool { return !o.quick && o.target == "" }
+
+// method says how was measured.
+func (o *benchOptions) method() string {
+	text := fmt.Sprintf("Each measurement is a warm-up of %s and a window of %s", short(o.warmup), short(o.duration))
+	if o.target == "" {
+		text += fmt.Sprintf("; in %d %s the designs take turns", o.rounds, map[bool]string{true: "round", false: "rounds"}[o.rounds == 1])
+	}
+	if o.discards() {
+		text += "; a first block of the first design is measured and thrown away"
+	}
+	return text + "."
 }
 
 // bench measures and reports. Whatever ends it, it leaves nothing behind, and reports what was measured.
@@ -297,7 +333,7 @@ func (s *shell) bench(ctx context.Context, config *Config, o *benchOptions) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, outputs.Close()) }()
-	report := &bench.Report{Version: thisBuild().Version, Commit: thisBuild().Commit, Began: time.Now(), Command: benchCommandLine()}
+	report := &bench.Report{Version: thisBuild().Version, Commit: thisBuild().Commit, Began: time.Now(), Command: benchCommandLine(), Method: o.method()}
 	progress := newBenchProgress(s.stderr)
 	measured := s.measure(ctx, config, o, report, progress)
 	progress.end()
@@ -367,7 +403,7 @@ func (o *benchOptions) host(
 	}
 	host, err := newBenchHost(ctx, benchHostOptions{
 		databaseURL: o.databaseURL, provision: config.PGProvision != never, users: o.users,
-		redis: slices.ContainsFunc(report.Designs, needsRedis), log: slog.New(slog.DiscardHandler),
+		redis: slices.ContainsFunc(report.Designs, needsRedis), log: slog.New(slog.DiscardHandler), warn: warn,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -391,26 +427,6 @@ func (o *benchOptions) host(
 	return host, host.Close, nil
 }
 
-// foreign is the API at a URL.
-func (o *benchOptions) foreign(ctx context.Context, config *Config) (*bench.API, error) {
-	api := &bench.API{URL: strings.TrimRight(o.target, "/")}
-	var err error
-	if api.Admin, err = bench.Login(ctx, api.URL, config.AdminEmail, config.AdminPassword); err != nil {
-		return nil, err
-	}
-	if o.tokens == "" {
-		api.Users, err = bench.RegisterUsers(ctx, api.URL, o.users)
-		return api, err
-	}
-	file, err := os.Open(o.tokens)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close() // only read
-	api.Users, err = bench.ReadTokens(file)
-	return api, err
-}
-
 // benchCommandLine is what was typed, but for what is secret.
 func benchCommandLine() string {
 	words := append([]string{"evently"}, os.Args[1:]...)
@@ -424,63 +440,4 @@ func benchCommandLine() string {
 		}
 	}
 	return strings.Join(words, " ")
-}
-
-// benchOutputs are where the report goes.
-type benchOutputs struct {
-	writes []func(*bench.Report) error
-	files  []io.Closer
-}
-
-// openOutputs opens files before anything is measured, so that it is not measured in vain.
-func (s *shell) openOutputs(o *benchOptions) (*benchOutputs, error) {
-	out := new(benchOutputs)
-	add := func(path string, write func(*bench.Report, io.Writer) error) error {
-		to := s.stdout
-		if path != "-" {
-			file, err := os.Create(path)
-			if err != nil {
-				return errors.Join(err, out.Close())
-			}
-			out.files = append(out.files, file)
-			to = file
-		}
-		out.writes = append(out.writes, func(r *bench.Report) error { return write(r, to) })
-		return nil
-	}
-	switch {
-	case o.markdown:
-		out.writes = append(out.writes, func(r *bench.Report) error { return r.WriteMarkdown(s.stdout) })
-	case o.json != "-" && o.html != "-":
-		out.writes = append(out.writes, func(r *bench.Report) error { return r.WriteTable(s.stdout) })
-	}
-	if o.json != "" {
-		if err := add(o.json, (*bench.Report).WriteJSON); err != nil {
-			return nil, err
-		}
-	}
-	if o.html != "" {
-		if err := add(o.html, (*bench.Report).WriteHTML); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-func (out *benchOutputs) write(report *bench.Report) error {
-	var errs []error
-	for _, write := range out.writes {
-		errs = append(errs, write(report))
-	}
-	return errors.Join(errs...)
-}
-
-// Close closes the files.
-func (out *benchOutputs) Close() error {
-	var errs []error
-	for _, file := range out.files {
-		errs = append(errs, file.Close())
-	}
-	out.files = nil
-	return errors.Join(errs...)
 }

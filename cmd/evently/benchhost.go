@@ -26,6 +26,7 @@ type benchHost struct {
 	log    *slog.Logger
 
 	dir       string           // temporary; empty: none was made
+	unsettled bool             // Postgres takes no checkpoints for this role
 	postgres  *embedded.Server // nil: it is somebody else's
 	redis     string           // version; empty: absent, or not needed
 	server    *pgxpool.Pool    // of the database in which others are made
@@ -49,16 +50,20 @@ type benchHostOptions struct {
 	users       int
 	redis       bool // a design needs it
 	log         *slog.Logger
+	warn        func(string)
 }
 
 // newBenchHost brings up what all designs need. After an error nothing is left.
 func newBenchHost(ctx context.Context, options benchHostOptions) (h *benchHost, err error) {
-	h = &benchHost{secret: newPassword() + newPassword(), log: options.log, prefix: fmt.Sprintf("evently_bench_%x_", random64())}
+	h = &benchHost{secret: newPassword() + newPassword(), log: options.log, prefix: fmt.Sprintf("%s%x_", benchDatabasePrefix, random64())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close(context.WithoutCancel(ctx)))
 		}
 	}()
+	if err := sweepBenchDirs(); err != nil {
+		options.warn("what a bench that was killed has left: " + err.Error())
+	}
 	if options.databaseURL == "" || options.redis {
 		if err := h.makeDir(); err != nil {
 			return h, err
@@ -70,6 +75,9 @@ func newBenchHost(ctx context.Context, options benchHostOptions) (h *benchHost, 
 		err = h.usePostgres(options.databaseURL)
 	}
 	if err != nil {
+		return h, err
+	}
+	if err := h.connect(ctx, options.warn); err != nil {
 		return h, err
 	}
 	if options.redis {
@@ -85,13 +93,14 @@ func newBenchHost(ctx context.Context, options benchHostOptions) (h *benchHost, 
 	return h, h.makeTemplate(ctx, options.users)
 }
 
-// makeDir makes a directory that the account that runs Postgres can enter.
-func (h *benchHost) makeDir() (err error) {
-	if h.dir, err = os.MkdirTemp("", "evently-bench-"); err != nil {
+func (h *benchHost) makeDir() error {
+	dir, err := newBenchDir()
+	if err != nil {
 		return err
 	}
-	h.add(func(context.Context) error { return os.RemoveAll(h.dir) })
-	return os.Chmod(h.dir, 0o755)
+	h.dir = dir.path
+	h.add(func(context.Context) error { return dir.remove() })
+	return nil
 }
 
 // startPostgres starts one with the settings of `evently up`.
@@ -134,8 +143,8 @@ func (h *benchHost) usePostgres(text string) error {
 	return nil
 }
 
-// makeTemplate makes the database that all blocks get a copy of: migrated, with an administrator and users.
-func (h *benchHost) makeTemplate(ctx context.Context, users int) (err error) {
+// connect connects to the database in which others are made.
+func (h *benchHost) connect(ctx context.Context, warn func(string)) (err error) {
 	database := ""
 	if h.postgres != nil {
 		database = "postgres"
@@ -147,6 +156,16 @@ func (h *benchHost) makeTemplate(ctx context.Context, users int) (err error) {
 		h.server.Close()
 		return nil
 	})
+	if h.postgres == nil {
+		checkpoints, err := inspectPostgres(ctx, h.server, warn)
+		h.unsettled = !checkpoints
+		return err
+	}
+	return nil
+}
+
+// makeTemplate makes the database that all blocks get a copy of: migrated, with an administrator and users.
+func (h *benchHost) makeTemplate(ctx context.Context, users int) error {
 	template := h.prefix + "template"
 	if err := h.create(ctx, template, "template0"); err != nil {
 		return err
@@ -309,6 +328,9 @@ func (h *benchHost) describe(ctx context.Context) (bench.Machine, error) {
 	m.Postgres, err = bench.DescribePostgres(ctx, h.server)
 	if h.postgres != nil && inMemory(h.dir) {
 		m.Postgres += ", data in memory and not on a disk"
+	}
+	if h.unsettled {
+		m.Postgres += ", without a checkpoint before each measurement (its role may take none)"
 	}
 	return m, err
 }

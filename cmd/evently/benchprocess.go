@@ -9,12 +9,13 @@ import (
 	"io"
 	"os"
 	osexec "os/exec" // the tests have an exec of their own
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/evently/evently/store/embedded/lifeline"
 )
 
 // Bounds on the processes that are measured.
@@ -45,23 +46,17 @@ func startBenchProcess(ctx context.Context, args, env []string) (*benchProcess, 
 	p.cmd.Env = env
 	// Of a group of its own: a Ctrl-C at the terminal is for this process, which ends the others in order.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	endWithParent(p.cmd.SysProcAttr)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
 	}
-	started, addr := make(chan error, 1), make(chan string, 1)
-	go func() {
-		runtime.LockOSThread() // see endWithParent; the thread ends with this goroutine
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.read(stderr, addr)
-			p.cmd.Wait() //nolint:errcheck // the state tells
-			close(p.exited)
-		}
-	}()
-	if err := <-started; err != nil {
+	addr := make(chan string, 1)
+	err = lifeline.Start(p.cmd, syscall.SIGKILL, func() {
+		p.read(stderr, addr)
+		p.cmd.Wait() //nolint:errcheck // the state tells
+		close(p.exited)
+	})
+	if err != nil {
 		return nil, err
 	}
 	up, cancel := context.WithTimeoutCause(ctx, benchUpMax, fmt.Errorf("it does not serve within %s", benchUpMax))

@@ -1,13 +1,6 @@
 package main
 
-import (
-	"syscall"
-
-	"golang.org/x/sys/unix"
-)
-
-// endWithParent makes the kernel kill the process when the thread that starts it ends: that thread has to live as long.
-func endWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
+import "golang.org/x/sys/unix"
 
 // inMemory reports whether a directory is on a file system that has no disk, so that flushing to it costs nothing.
 func inMemory(dir string) bool {

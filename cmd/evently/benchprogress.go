@@ -44,7 +44,11 @@ func (p *benchProgress) showing(number, of int) func(bench.Progress) {
 		if now.Rate > 0 {
 			text += fmt.Sprintf(", %.0f/s due", now.Rate)
 		}
-		text += fmt.Sprintf(", round %d", now.Round)
+		if now.Round == 0 {
+			text += ", thrown away"
+		} else {
+			text += fmt.Sprintf(", round %d", now.Round)
+		}
 		if !p.terminal {
 			if now.Workload != "" && now.Phase != bench.PhaseStop {
 				p.say(text)

@@ -19,6 +19,7 @@ import (
 
 // The tour of README.md, as a reader pastes it.
 func TestREADME_ToursWorkWhenPasted(t *testing.T) {
+	t.Parallel()
 	if _, err := osexec.LookPath("curl"); err != nil {
 		t.Fatal("the tours need curl: apt-get install curl")
 	}
@@ -70,6 +71,7 @@ func TestREADME_ToursWorkWhenPasted(t *testing.T) {
 
 // Every wrong input gets its problem and changes nothing.
 func TestContract_WrongInputIsRefusedAndChangesNothing(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, "--rate-limit-book=off")
 	event := n.CreateEvent(t, 10, time.Hour)
@@ -165,6 +167,7 @@ func TestContract_WrongInputIsRefusedAndChangesNothing(t *testing.T) {
 
 // Through the life of an event as its organizer sees it.
 func TestContract_AnEventFromDraftToCancellation(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir)
 	admin, ann := n.Client(t, n.Login(t)), n.Client(t, n.Users(t, 1)[0])
@@ -221,6 +224,7 @@ func TestContract_AnEventFromDraftToCancellation(t *testing.T) {
 // Postgres goes away under load: bookings are refused with 503 and a time to come again, known events can be read with their
 // as_of, and when it is back the node is, too, with all that it acknowledged.
 func TestPromise_PostgresAwayAndBack(t *testing.T) {
+	t.Parallel()
 	config := embedded.Config{DataDir: pgtest.DataDir(t), UnsafeNoFsync: true}
 	server, err := embedded.Start(t.Context(), config)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 )
 
 func TestDatabase_RunsWithoutANode(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	database := proctest.Launch(t, dir, "database", "up", "--log-level=warn")
 	url := database.Await(t, `^(postgres://\S+)$`)[1]
@@ -38,6 +39,7 @@ func TestDatabase_RunsWithoutANode(t *testing.T) {
 }
 
 func TestHealth_TellsByItsExitCode(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir)
 	address := "--http-addr=" + strings.TrimPrefix(n.API, "http://")
@@ -72,6 +74,7 @@ func pasted(t *testing.T, name string) string {
 }
 
 func TestREADME_ClusterWorksWhenPasted(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	script := pasted(t, "cluster") + pasted(t, "cluster tour")
 	for _, change := range [][2]string{ // this test has a program, a directory and addresses of its own

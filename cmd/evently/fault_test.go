@@ -12,6 +12,7 @@ import (
 
 // No file may grow beyond 4 MB, which a data directory cannot live with: like a full disk, and every account can make it.
 func TestUp_FullDiskIsAClearErrorAndACleanExit(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	const script = `ulimit -f 4096; exec "$0" up --http-addr=127.0.0.1:0 --admin-addr=127.0.0.1:0 --data-dir="$1"`
 	cmd := osexec.CommandContext(t.Context(), "bash", "-c", script, proctest.Program(t), dir)

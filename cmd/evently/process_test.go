@@ -49,6 +49,7 @@ func noPostgres(t *testing.T, dir string) {
 }
 
 func TestUp_DataOutlivesTheProcess(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	first := proctest.Up(t, dir, "--demo")
 	first.Do(t, 200, "GET", "/health", "", "", nil)
@@ -105,6 +106,7 @@ func TestUp_DataOutlivesTheProcess(t *testing.T) {
 }
 
 func TestUp_SecretsAreForTheirOwnerAlone(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir)
 	for _, name := range []string{jwtSecretFile, adminPasswordFile} {
@@ -130,6 +132,7 @@ func mustRead(t *testing.T, path string) string {
 }
 
 func TestUp_RefusesAnotherNodeOnItsDataOrPorts(t *testing.T) {
+	t.Parallel()
 	const quickly = 10 * time.Second
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir)
@@ -155,6 +158,7 @@ func TestUp_RefusesAnotherNodeOnItsDataOrPorts(t *testing.T) {
 }
 
 func TestUp_BringsBackItsPostgres(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, "--demo")
 	token := n.Login(t)
@@ -183,6 +187,7 @@ func TestUp_BringsBackItsPostgres(t *testing.T) {
 }
 
 func TestUp_KilledLeavesNothingBehindAndRecovers(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir)
 	n.Signal(t, syscall.SIGKILL)
@@ -197,6 +202,7 @@ func TestUp_KilledLeavesNothingBehindAndRecovers(t *testing.T) {
 }
 
 func TestUp_HoldsExpireAfterACrash(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, "--demo", "--hold-ttl=1s")
 	var events struct{ Data []struct{ ID string } }
@@ -220,6 +226,7 @@ func TestUp_HoldsExpireAfterACrash(t *testing.T) {
 }
 
 func TestUp_SecondSignalForces(t *testing.T) {
+	t.Parallel()
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, "--drain-delay=5m")
 	n.Healthy(t) // it serves, and so has something to drain

@@ -16,6 +16,7 @@ import (
 
 // 64 clients want more seats than there are, and repeat many requests, some of them while the first is in flight.
 func TestPromise_ConcurrentClientsNeverOversellNorDoubleAKey(t *testing.T) {
+	t.Parallel()
 	const capacity, clients = 500, 64
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, "--rate-limit-book=off")
@@ -121,6 +122,7 @@ func TestPromise_HoldsExpireToTheSecond(t *testing.T) {
 // Kill the node, and with it its Postgres, in the middle of the load, again and again. What was acknowledged is there; what
 // was not is settled by asking again with the same key.
 func TestPromise_KillMinusNineLosesNothing(t *testing.T) {
+	t.Parallel()
 	const rounds, clients = 20, 16
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir, "--rate-limit-book=off")

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/evently/evently/cmd/evently/proctest"
 	"github.com/evently/evently/http/apitest"
 )
@@ -338,6 +340,7 @@ func TestWebhooks_KilledBetweenSendAndRecord(t *testing.T) {
 	first := <-arrived
 	n.Signal(t, syscall.SIGKILL)
 	n.Exit(t, proctest.StopMax)
+	claimsRunOut(t, dir)
 
 	s.now(nil, secret)
 	s.mu.Lock()
@@ -353,6 +356,24 @@ func TestWebhooks_KilledBetweenSendAndRecord(t *testing.T) {
 	}
 	again.Signal(t, syscall.SIGTERM)
 	again.Exit(t, proctest.StopMax)
+}
+
+// claimsRunOut makes due what a dead node had claimed, as half a minute would.
+func claimsRunOut(t *testing.T, dir string) {
+	t.Helper()
+	database := proctest.Launch(t, dir, "database", "up", "--log-level=warn")
+	conn, err := pgx.Connect(t.Context(), database.Await(t, `^(postgres://\S+)$`)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, err := conn.Exec(t.Context(), `update webhook_deliveries set due_at = now() where due_at > now()`)
+	if err := errors.Join(err, conn.Close(t.Context())); err != nil || tag.RowsAffected() == 0 {
+		t.Errorf("%d claims (%v), want that of a message under way", tag.RowsAffected(), err)
+	}
+	database.Signal(t, syscall.SIGTERM)
+	if exit := database.Exit(t, proctest.StopMax); exit != exitOK {
+		t.Errorf("exit %d", exit)
+	}
 }
 
 // One sink hangs, another one is not there: bookings and the third one do not notice.

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/evently/evently/store/embedded/lifeline"
 )
 
 // Bounds on processes that do not end by themselves.
@@ -19,7 +20,7 @@ const (
 	pipeAfter = 500 * time.Millisecond
 )
 
-// child is a process that ends with this one: see diesWithParent.
+// child is a process that ends with this one: by a fast shutdown, which is what an interrupt means to a postmaster.
 type child struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed after the end, and after onExit
@@ -28,20 +29,9 @@ type child struct {
 
 // spawn starts cmd. onExit, if any, is called with the outcome when it has ended.
 func spawn(cmd *exec.Cmd, onExit func(error)) (*child, error) {
-	diesWithParent(cmd.SysProcAttr)
 	cmd.WaitDelay = pipeAfter
 	c := &child{cmd: cmd, exited: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		// The kernel sends the signal of diesWithParent when the *thread* that forked ends. Locked to this
-		// goroutine, it lasts until the child has been waited for.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
+	err := lifeline.Start(cmd, syscall.SIGINT, func() {
 		c.err = cmd.Wait()
 		if errors.Is(c.err, exec.ErrWaitDelay) {
 			c.err = nil // it did exit well, and its output is complete but for grandchildren's
@@ -50,8 +40,8 @@ func spawn(cmd *exec.Cmd, onExit func(error)) (*child, error) {
 			onExit(c.err)
 		}
 		close(c.exited)
-	}()
-	if err := <-started; err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
 	return c, nil

@@ -4,11 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 )
-
-// diesWithParent has the kernel interrupt the child when its parent dies: to a postmaster that means a fast shutdown.
-func diesWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGINT }
 
 // interruptOrphan has nothing to do: the kernel has done it.
 func interruptOrphan(int) error { return nil }

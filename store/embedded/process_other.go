@@ -7,9 +7,6 @@ import (
 	"syscall"
 )
 
-// diesWithParent has no counterpart here: a server whose owner was killed runs on until the next Start.
-func diesWithParent(*syscall.SysProcAttr) {}
-
 // interruptOrphan asks the server of a dead owner for a fast shutdown.
 func interruptOrphan(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGINT); err != nil && !errors.Is(err, syscall.ESRCH) {

@@ -8,13 +8,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/evently/evently/store/embedded/lifeline"
 )
 
 // Bounds on what a process does.
@@ -87,18 +88,11 @@ func (c Command) start(program string) (*Process, error) {
 	p := &Process{cmd: exec.Command(line[0], line[1:]...), exited: make(chan struct{})}
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.Home}, c.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = output{p, true}, output{p, false}
-	endWithParent(p.cmd)
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // see endWithParent; the thread ends with this goroutine
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.cmd.Wait() //nolint:errcheck // the tests look at State
-			close(p.exited)
-		}
-	}()
-	if err := <-started; err != nil {
+	err := lifeline.Start(p.cmd, syscall.SIGKILL, func() {
+		p.cmd.Wait() //nolint:errcheck // the tests look at State
+		close(p.exited)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return p, nil

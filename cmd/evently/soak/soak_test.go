@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"os/signal"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,7 +20,7 @@ import (
 )
 
 var (
-	soak   = flag.Duration("soak", 20*time.Second, "how long a node works")
+	soak   = flag.Duration("soak", 8*time.Second, "how long a node works")
 	visits = flag.Int("visits", 200, "visits a second, each of about three requests")
 )
 
@@ -47,7 +49,9 @@ func TestSoak(t *testing.T) {
 		s.events = append(s.events, "/events/"+event.ID)
 	}
 	load := proctest.Plain(t)
-	ctx, cancel := context.WithTimeout(t.Context(), *soak)
+	whole, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(whole, *soak+samplesLate)
 	defer cancel()
 	var crowd sync.WaitGroup
 	tokens := s.node.Users(t, users)
@@ -57,7 +61,11 @@ func TestSoak(t *testing.T) {
 		crowd.Go(func() { visitor.run(ctx) })
 	}
 	samples := s.sample(ctx)
+	cancel()
 	crowd.Wait()
+	if whole.Err() != nil {
+		t.Fatalf("interrupted: %v", context.Cause(whole)) // and so the node and its directory go
+	}
 	for i := range samples {
 		if i%max(1, len(samples)/20) == 0 || i == len(samples)-1 {
 			sample := &samples[i]
@@ -85,7 +93,8 @@ const (
 	holdTTL     = 2 * time.Second
 	keptMax     = 20 // bookings that a visitor has at a time
 	samplesMost = 120
-	sampleMin   = time.Second // between two samples: each collects garbage
+	samplesLate = 2 * time.Minute        // beyond the soak
+	sampleMin   = 400 * time.Millisecond // between two samples: each collects garbage
 )
 
 // soaking is a node at work.
@@ -98,7 +107,7 @@ type soaking struct {
 	visits, made, failed atomic.Int64
 }
 
-// sample looks at the node again and again while it works.
+// sample looks at the node again and again while it works: until the soak is over, or later where a busy machine made few samples.
 func (s *soaking) sample(ctx context.Context) (samples []Sample) {
 	began := time.Now()
 	tick := time.NewTicker(max(sampleMin, *soak/samplesMost))
@@ -116,6 +125,9 @@ func (s *soaking) sample(ctx context.Context) (samples []Sample) {
 			samples = append(samples, sample)
 		case ctx.Err() == nil:
 			s.t.Errorf("sample: %v", err)
+		}
+		if time.Since(began) >= *soak && len(samples) >= SamplesMin {
+			return samples
 		}
 	}
 }
