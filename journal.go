@@ -28,7 +28,7 @@ type Journal interface {
 	// Append queues a batch. It returns ErrOverloaded when the queue is full. Otherwise it calls batch.Done exactly once,
 	// on a goroutine that must not be blocked, with nil after the commit, or ErrFenced, ErrNotWritten or
 	// ErrOutcomeUnknown wrapped with the cause. Until then the batch and what it refers to must not change. A batch may be queued before
-	// the one before it is done; the two may then be written together and share their outcome.
+	// the one before it is done; it is then written after that one, with an outcome of its own.
 	Append(batch *Batch) error
 }
 
