@@ -107,7 +107,7 @@ func (e *Engine) redirected(request *evently.Request, attempt int, identity stri
 }
 
 // attempt asks the event's owner once. A request that must not be repeated has all the time there is.
-func (e *Engine) attempt(ctx *evently.Bounded, attempt int, identity string, request *evently.Request) (evently.Reply, error) {
+func (e *Engine) attempt(ctx context.Context, attempt int, identity string, request *evently.Request) (evently.Reply, error) {
 	pid, err := e.locator.Locate(ctx, Kind, identity)
 	if err != nil {
 		return evently.Reply{}, fmt.Errorf("%w: %w", errNotLocated, err)

@@ -280,11 +280,14 @@ func TestStream_ReceivesABodyFirst(t *testing.T) {
 	}
 
 	c = w.dial(t)
-	c.send(t, "GET %s HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", streamPath(theatre))
+	c.send(t, "GET %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", streamPath(theatre), bodyBytesMax, strings.Repeat(" ", bodyBytesMax))
 	if line, err := c.answers.ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
 		t.Errorf("%q, %v", line, err)
 	}
 	eventually(t, "it has begun", func() bool { return clients() == 1 })
+	if taken := w.server.largeBodies.Load(); taken != 0 {
+		t.Errorf("its body takes %d bytes", taken)
+	}
 	must(t, c.Close())
 	eventually(t, "it has ended", func() bool { return clients() == 0 })
 }
@@ -308,7 +311,7 @@ func TestBody_LargeOnesAreBounded(t *testing.T) {
 	others := largeBodiesMax - w.server.largeBodies.Load()
 	w.server.largeBodies.Add(others)
 	w.do(t, "POST", "/length", strings.Repeat("x", 2*bodySmallBytes)).problem(t, evently.CodeOverloaded)
-	if a := w.do(t, "POST", "/length", strings.Repeat("x", bodySmallBytes/2)); a.status != http.StatusOK {
+	if a := w.do(t, "POST", "/length", strings.Repeat("x", bodySmallBytes)); a.status != http.StatusOK {
 		t.Errorf("a small one: %d %s", a.status, a.body)
 	}
 	w.server.largeBodies.Add(-others)
@@ -317,11 +320,25 @@ func TestBody_LargeOnesAreBounded(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	w.do(t, "POST", "/length", strings.Repeat("x", bodyBytesMax+1)).problem(t, codeBodyTooLarge)
-	c := w.dial(t)
-	c.send(t, "POST /length HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", bodyBytesMax+1, strings.Repeat("x", bodyBytesMax+1))
-	a, _ := c.read(t)
-	a.problem(t, codeBodyTooLarge)
-	if taken := w.server.largeBodies.Load(); taken != 0 {
-		t.Errorf("%d bytes are taken in the end", taken)
+	for _, length := range []int{bodyBytesMax + 1, 2 * bodyBytesMax} {
+		c := w.dial(t)
+		c.send(t, "POST /length HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n",
+			length, strings.Repeat("x", length))
+		a, last := c.read(t)
+		if a.problem(t, codeBodyTooLarge); !last {
+			t.Errorf("%d bytes: the connection is to go on", length)
+		}
+	}
+	eventually(t, "nothing is taken in the end", func() bool { return w.server.largeBodies.Load() == 0 })
+}
+
+// Nothing can follow a body that was not received to its end: what comes late may be a part of it.
+func TestBody_ThatFailsEndsTheConnection(t *testing.T) {
+	w := serving(t, nil)
+	c := w.half(t, "/login", "{", 1)
+	must(t, c.CloseWrite())
+	a, last := c.read(t)
+	if a.field(t, "body"); !last {
+		t.Error("the connection is to go on")
 	}
 }

@@ -25,7 +25,8 @@ type exchange struct {
 	ended     bool        // the session is revoked: a stored answer may be given again, and nothing else
 	scope     evently.Key // of the Idempotency-Key under keyOptional; zero: none was sent
 	body      []byte      // the request's, as far as it was received
-	received  bool        // the body is there to its end
+	large     int64       // the memory of a large body, in bytes
+	bodyState int         // such as bodyReceived
 	recording bool        // the answer is held back in record until it is stored
 	recorded  bool
 	record    []byte

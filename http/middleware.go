@@ -30,7 +30,7 @@ func (s *Server) chain(r *route) gin.HandlerFunc {
 		answer = s.admitted(r.always, workMax, answer)
 	}
 	if r.path != unmatched {
-		answer = s.awaited(answer)
+		answer = s.awaited(r.endless, answer)
 	}
 	// What stands from here on refuses by the header alone and waits for nothing.
 	answer = s.limited(r.limit, answer)
@@ -54,15 +54,13 @@ func (s *Server) chain(r *route) gin.HandlerFunc {
 			meter.count(x.Status(), took, r.endless)
 			s.logAccess(c, x, took)
 			c.Writer = x.ResponseWriter
-			if cap(x.body) > bodySmallBytes {
-				x.body = nil // else whoever sends a little next would hold as much
-			}
+			s.dropLarge(x)
 			exchanges.Put(x)
 		}()
 		s.ids.give(x, c.Request)
 		secure(x.Header())
 		if c.Request.Body == http.NoBody {
-			x.received = true
+			x.bodyState = bodyReceived
 			x.conn.move(working)
 		}
 		if err := answer(c); err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/evently/evently"
 )
 
-// appendSQL writes batches of many events, one of each: heads first, and of the entries those whose head was updated. An event whose head has
-// another epoch, owner or seq by now drops out alone. The rows returned are the events written.
+// appendSQL writes batches of many events, one of each: heads first, and of the entries those whose head was updated. An event whose
+// head has another epoch, owner or seq by now drops out alone. The rows returned are the events written.
 //
 // A reservation that changes several times in one batch is written once, in its last form, by its first entry there
 // (apply): two data-modifying parts of one statement do not see each other's rows. The same goes for an event, which is

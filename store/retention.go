@@ -85,8 +85,8 @@ func (r *Retention) sweepNow(ctx context.Context) (swept Swept, err error) {
 type Swept struct{ Keys, Answers, Sessions, Codes, Throttles, Mails, SecurityLog, Deliveries int64 }
 
 // Sweep removes what is too old at a moment, in many small transactions. It stops without an error when another node sweeps.
-// What cannot be swept, because its table is damaged or locked, keeps nothing else from its turn: the errors are joined, and what was
-// done stays done.
+// A kind of rows that cannot be swept, because its table is damaged or locked, keeps no other kind from its turn: the errors are joined,
+// and what was done stays done.
 func (r *Retention) Sweep(ctx context.Context, now time.Time) (swept Swept, err error) {
 	if err := r.Policies.check(); err != nil {
 		return swept, err

@@ -33,7 +33,7 @@ const childMax = 20 * time.Second
 func parent() {
 	child := exec.Command("sh", "-c", fmt.Sprintf("echo ready; exec sleep %.0f", childMax.Seconds()))
 	child.Stdout = os.Stdout
-	if err := lifeline.Start(child, syscall.SIGINT, func() { fmt.Println(child.Wait()) }); err != nil {
+	if err := lifeline.Start(child, syscall.SIGTERM, func() { fmt.Println(child.Wait()) }); err != nil {
 		panic(err)
 	}
 	select {}

@@ -7,8 +7,8 @@ import (
 )
 
 // Bounded is a context that also ends at a deadline, and by End. Unlike one of context.WithDeadline it costs a timer, and a place
-// among what its parent ends, only when somebody waits for its end, as a query does and a booking does not: who keeps the deadline
-// by a timer of their own waits for Gone.
+// among what its parent ends, only when somebody waits or asks for its end, as a query does and a booking does not: who keeps the
+// deadline by a timer of their own waits for Gone.
 type Bounded struct {
 	context.Context // without the deadline
 	deadline        time.Time
