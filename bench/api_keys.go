@@ -1,11 +1,13 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/evently/evently"
 )
@@ -18,6 +20,14 @@ type keySample struct {
 	key  Key
 	id   evently.ReservationID
 	user *User
+	rank uint64 // random
+}
+
+// sample keeps the keySamplesMax samples of the lowest ranks: any of all that it was called with, whichever came first.
+func (t *Told) sample(s keySample) {
+	at, _ := slices.BinarySearchFunc(t.samples, s.rank, func(s keySample, rank uint64) int { return cmp.Compare(s.rank, rank) })
+	t.samples = slices.Insert(t.samples, at, s)
+	t.samples = t.samples[:min(len(t.samples), keySamplesMax)]
 }
 
 // replay sends bookings again with their keys, and counts in the audit those that are not answered by the same reservation as a

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/evently/evently"
 )
@@ -14,10 +16,17 @@ import (
 // probeUsersMax bounds the users that Probe tries.
 const probeUsersMax = 32
 
-// Probe finds out whether a load of so many requests a second (0: as many as there can be) would be answered: the API is there, Admin
+// Probe finds out whether workloads of so many requests a second (0: as many as there can be) would be answered: the API is there, Admin
 // may publish an event and export its bookings, users may book, and no limit refuses what is to come. It leaves an event with a hold of
 // each user that was tried. It returns a *LimitedError for a limit.
-func (a *API) Probe(ctx context.Context, rate float64) error {
+func (a *API) Probe(ctx context.Context, rate float64, workloads []Workload) error {
+	needs := map[string]float64{"address": rate}
+	if slices.ContainsFunc(workloads, func(w Workload) bool { return w.Mix.Reads < 1 }) {
+		needs["book"] = rate / float64(len(a.Users))
+	}
+	if slices.ContainsFunc(workloads, func(w Workload) bool { return w.SoldOut }) { // which are sold out as fast as can be
+		needs["address"], needs["book"] = 0, 0
+	}
 	events, err := PublishEvents(ctx, a.URL, a.Admin, "Probe", 1, probeUsersMax)
 	if err != nil {
 		return fmt.Errorf("the administrator has to be able to publish events: %w", err)
@@ -28,21 +37,22 @@ func (a *API) Probe(ctx context.Context, rate float64) error {
 	run := random64()
 	for i := range min(len(a.Users), probeUsersMax) {
 		at := i * len(a.Users) / min(len(a.Users), probeUsersMax) // some of all of the list
-		if err := a.probeUser(ctx, events[0], &a.Users[at], Key{run, uint64(i)}, rate); err != nil {
+		if err := a.probeUser(ctx, events[0], &a.Users[at], Key{run, uint64(i)}, needs); err != nil {
 			return fmt.Errorf("user %d: %w", at+1, err)
 		}
 	}
 	return nil
 }
 
-func (a *API) probeUser(ctx context.Context, event evently.EventID, user *User, key Key, rate float64) error {
+// probeUser books. The needs are requests a second, by the limit that they count for; 0: as many as there can be.
+func (a *API) probeUser(ctx context.Context, event evently.EventID, user *User, key Key, needs map[string]float64) error {
 	return booking(ctx, a.URL, event, user, key, func(header http.Header, _ io.Reader) error {
-		for name, each := range map[string]float64{"book": rate / float64(len(a.Users)), "address": rate} {
+		for name, rate := range needs {
 			err := limitedBelow(header, name, func(l limit) float64 {
 				if rate == 0 {
 					return float64(l.count) + 1 // whatever it is, more will come
 				}
-				return each * float64(l.seconds)
+				return rate * float64(l.seconds)
 			})
 			if err != nil {
 				return err
@@ -65,7 +75,7 @@ func (e *LimitedError) Error() string {
 		of = "one user"
 	}
 	return fmt.Sprintf("its limit %q takes %d requests of %s within %d s, and there will be more: set rate_limit_%s to off at its nodes "+
-		"for as long as they are measured (EVENTLY_RATE_LIMIT_%[5]s=off)", e.Limit, e.Count, of, e.Seconds, e.Limit)
+		"for as long as they are measured (EVENTLY_RATE_LIMIT_%s=off)", e.Limit, e.Count, of, e.Seconds, e.Limit, strings.ToUpper(e.Limit))
 }
 
 // limit is a policy of RateLimit-Policy.

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -35,7 +36,7 @@ func TestAPI_ReplayFindsDoubledKeys(t *testing.T) {
 			fmt.Fprintf(w, `{"id":%q}`, c.again)
 		}))
 		var audit Audit
-		err := (&API{URL: server.URL}).replay(t.Context(), []keySample{{Key{1, 2}, first, &User{Token: "x"}}}, &audit)
+		err := (&API{URL: server.URL}).replay(t.Context(), []keySample{{Key{1, 2}, first, &User{Token: "x"}, 0}}, &audit)
 		server.Close()
 		if err != nil || audit.Keys != 1 || audit.DoubledKeys != c.want || audit.Passed() != (c.want == 0) {
 			t.Errorf("%s: %+v (%v), want %d doubled", c.name, audit, err, c.want)
@@ -81,13 +82,19 @@ func TestAPI_ProbeSaysWhatWouldFailLate(t *testing.T) {
 	for _, c := range []struct {
 		policies, forbidden string
 		rate                float64
+		workload            string // empty: hot
 		want                string // empty: nothing
 	}{
 		{},
 		{forbidden: "/admin/events", want: "to be able to publish events"},
 		{forbidden: "bookings.csv", want: "to be able to export bookings"},
 		{forbidden: "/book", want: "403 Forbidden"},
-		{policies: `"book";q=10;w=60`, want: "set rate_limit_book to off"},
+		{policies: `"book";q=10;w=60`, want: "set rate_limit_book to off at its nodes for as long as they are measured (EVENTLY_RATE_LIMIT_BOOK=off)"},
+		{policies: `"book";q=10;w=60`, workload: "mix", want: "rate_limit_book"},
+		{policies: `"book";q=10;w=60`, workload: "read"},
+		{policies: `"address";q=10;w=60`, workload: "read", want: "rate_limit_address"},
+		{policies: `"book";q=10;w=60`, rate: 0.1, workload: "sold-out", want: "rate_limit_book"},
+		{policies: `"address";q=1000;w=1`, rate: 0.1, workload: "sold-out", want: "rate_limit_address"},
 		{policies: `"auth";q=1;w=60, "address";q=100;w=1`, want: "set rate_limit_address to off"},
 		{policies: `"book";q=10;w=60`, rate: 0.5, want: "set rate_limit_book to off"}, // two users: 15 a minute each
 		{policies: `"book";q=10;w=60, "address";q=1000;w=1`, rate: 0.1},
@@ -103,7 +110,8 @@ func TestAPI_ProbeSaysWhatWouldFailLate(t *testing.T) {
 			})
 			c.want = "user 2: "
 		}
-		err := api.Probe(t.Context(), c.rate)
+		workload, _ := WorkloadNamed(cmp.Or(c.workload, "hot"))
+		err := api.Probe(t.Context(), c.rate, []Workload{workload})
 		if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v", c, err)
 		}
@@ -114,7 +122,7 @@ func TestRegisterUsers_DoesNotWaitForALimit(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
 	url := limited(t, `"auth";q=20;w=60`, func(*http.Request) int { asked.Add(1); return 0 })
-	_, err := RegisterUsers(t.Context(), url, 11)
+	_, err := RegisterUsers(t.Context(), url, 10) // and an administrator
 	var limit *LimitedError
 	if !errors.As(err, &limit) || *limit != (LimitedError{"auth", 20, 60}) || asked.Load() != 1 {
 		t.Errorf("%v after %d requests", err, asked.Load())

@@ -12,7 +12,7 @@ import (
 // ThisMachine describes where the program runs. What Postgres and Redis are is for the caller to fill in.
 func ThisMachine() Machine {
 	return Machine{
-		CPU: cpuModel(), Cores: runtime.GOMAXPROCS(0), MemoryMB: memoryMB(), OS: system(),
+		CPU: cpuModel(), Cores: runtime.NumCPU(), MemoryMB: memoryMB(), OS: system(),
 		Go: strings.TrimPrefix(runtime.Version(), "go"),
 	}
 }

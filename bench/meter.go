@@ -92,7 +92,7 @@ func (r *reading) since(before *reading, round *Round) {
 			*one.cpu = float64(spent.Microseconds()) / done
 		}
 	}
-	round.CPU.Used = total.Seconds() / seconds / float64(runtime.GOMAXPROCS(0))
+	round.CPU.Used = total.Seconds() / seconds / float64(runtime.NumCPU())
 	if before.counted && r.counted {
 		round.Commits = float64(r.commits-before.commits) / seconds
 	}

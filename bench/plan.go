@@ -23,7 +23,8 @@ type Plan struct {
 	// HalfRate names the workloads whose latency is measured besides: in open loops, at half of what the design has done in
 	// closed ones, by the median and with the number of connections that was best.
 	HalfRate []string
-	// Discard has a first block measured that is thrown away: it meets the caches of the machine when they are cold.
+	// Discard has a first block measured that is thrown away: it meets the caches of the machine when they are cold. Only rounds of it
+	// whose audit fails are kept, as round 0.
 	Discard bool
 	Seed    uint64
 	// Progress is called some times a second, by one goroutine at a time. Nil: nobody looks.
@@ -39,8 +40,9 @@ type measurement struct {
 	rate        float64
 }
 
-// Run measures. A measurement that could not be made becomes a Round whose audit has failed and tells why, and the plan goes on.
-// When ctx ends it returns its error and the rounds up to then; errors of Target.Stop are returned in the end.
+// Run measures. A measurement that could not be made becomes a Round whose audit has failed and tells why, and the plan goes on, as the
+// last one of a target becomes that cannot be stopped. When ctx ends it returns its error and the rounds up to then; errors of Target.Stop
+// without a round are returned in the end.
 func (p *Plan) Run(ctx context.Context) ([]Round, error) {
 	r := &run{Plan: *p, progress: startProgress(p.Progress)}
 	defer r.progress.stop()
@@ -82,12 +84,11 @@ type run struct {
 // discarded measures a block whose figures are no result. Its audit is.
 func (r *run) discarded(ctx context.Context, design Design, todo []measurement) {
 	r.block(ctx, design, 0, todo)
+	r.rounds = slices.DeleteFunc(r.rounds, func(r Round) bool { return r.Audit.Passed() })
 	for i := range r.rounds {
-		if audit := &r.rounds[i].Audit; !audit.Passed() {
-			r.errs = append(r.errs, fmt.Errorf("the first block, of %s, which is not among the rounds: %s", design.Name, audit.verdict()))
-		}
+		first := &r.rounds[i].Audit.Faults[0] // whatever fails has one
+		*first = "before the first round: " + *first
 	}
-	r.rounds = nil
 	r.progress.set(func(p *Progress) { p.Done = 0 })
 }
 
@@ -134,6 +135,7 @@ func (r *run) block(ctx context.Context, design Design, round int, todo []measur
 	r.progress.set(func(p *Progress) { p.Design, p.Round, p.Workload, p.Connections, p.Rate = design.Name, round, "", 0, 0 })
 	r.progress.phase(PhaseStart)
 	target, startErr := r.Host.Start(ctx, design.Name)
+	before := len(r.rounds)
 	for i, m := range todo {
 		r.progress.set(func(p *Progress) { p.Workload, p.Connections, p.Rate = m.workload.Name, m.connections, m.rate })
 		measured, err := Round{}, startErr
@@ -158,7 +160,12 @@ func (r *run) block(ctx context.Context, design Design, round int, todo []measur
 		return
 	}
 	r.progress.phase(PhaseStop)
-	if err := target.Stop(context.WithoutCancel(ctx)); err != nil {
+	err := target.Stop(context.WithoutCancel(ctx))
+	switch last := len(r.rounds) - 1; {
+	case err == nil:
+	case last < before:
 		r.errs = append(r.errs, fmt.Errorf("stop %s: %w", design.Name, err))
+	default:
+		r.rounds[last].Audit.fault("not stopped in order: %s", err)
 	}
 }

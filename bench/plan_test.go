@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -72,9 +73,8 @@ func small() []Workload {
 }
 
 // A plan measures a real node under all workloads, and believes no figure of a target that forgets a booking, or of one that does not
-// start.
+// start. It is not parallel: what this process does meanwhile would be charged to the load.
 func TestPlan_MeasuresANode(t *testing.T) {
-	t.Parallel()
 	c := proctest.Start(t, proctest.Config{Nodes: 1, Args: []string{"--log-level=warn", "--consumers=off"}})
 	node := c.Members[0]
 	pool, err := store.Open(t.Context(), c.Postgres.DSN(), store.PoolOptions{})
@@ -139,8 +139,13 @@ func TestPlan_MeasuresANode(t *testing.T) {
 			t.Errorf("%s: audit %+v", r.Design, r.Audit)
 		}
 		// Those that were due, also where the machine is too busy to answer them in time.
-		if due, want := float64(r.Requests["book"]+r.Unfinished), r.Rate*r.Seconds; r.Rate > 0 && math.Abs(due-want) > 0.3*want+5*math.Sqrt(want) {
+		due, want := float64(r.Requests["book"]+r.Unfinished), r.Rate*r.Seconds
+		if r.Rate > 0 && math.Abs(due-want) > 0.3*want+5*math.Sqrt(want) {
 			t.Errorf("%.0f requests were due in %v s at %.0f/s", due, r.Seconds, r.Rate)
+		}
+		// It has drainMax to get to those that it could have got to within half of the window.
+		if float64(r.Unfinished) > 0.1*want {
+			t.Errorf("%d of %.0f scheduled requests were not sent", r.Unfinished, due)
 		}
 		if r.Design != "evently" {
 			continue
@@ -150,7 +155,7 @@ func TestPlan_MeasuresANode(t *testing.T) {
 			t.Errorf("%s: %+v, %v commits/s", r.Workload, r.Audit, r.Commits)
 		}
 		// The kernel counts processor time in hundredths of a second, and this small flash sale is over in a few of them.
-		usedMin, usedMax := 0.001, 1.05
+		usedMin, usedMax := 0.001, 1.2
 		if r.Workload == "flash" {
 			usedMin, usedMax = 0, 4
 		}
@@ -194,10 +199,6 @@ func TestPlan_MeasuresANode(t *testing.T) {
 		if s.Passed {
 			t.Errorf("%+v passed", s)
 		}
-	}
-	plan.Designs, plan.Discard = []Design{{Name: "forgetful"}}, true
-	if _, err := plan.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "the first block, of forgetful") {
-		t.Errorf("%v, want the audit of the block that is thrown away to count", err)
 	}
 	for _, r := range rounds {
 		if want := map[string]string{"forgetful": "is not stored", "broken": "out of paper"}[r.Design]; !strings.Contains(strings.Join(r.Audit.Faults, " "), want) {
@@ -258,6 +259,49 @@ func TestReadTokens_RefusesWhatIsNone(t *testing.T) {
 	for _, text := range []string{"", "# nothing\n", "token", "a.b.c", strings.Repeat("x", 2*tokenLineMax)} {
 		if users, err := ReadTokens(strings.NewReader(text)); err == nil {
 			t.Errorf("%.20q: %v", text, users)
+		}
+	}
+}
+
+// What is wrong with the block that is thrown away is in every report, and counts as it does of another one.
+func TestPlan_KeepsFaultsOfTheBlockThatIsThrownAway(t *testing.T) {
+	t.Parallel()
+	defer apiHTTP.CloseIdleConnections()
+	read, _ := WorkloadNamed("read")
+	for _, c := range []struct {
+		url, want string
+		stop      error // of the first one
+	}{
+		{"http://127.0.0.1:1", "before the first round: not measured: ", nil},
+		{limited(t, "", func(*http.Request) int { return 0 }), "before the first round: not stopped in order: out of paper", errors.New("out of paper")},
+	} {
+		plan := &Plan{
+			Host: hosts{CeilingName: func(context.Context) (*Target, error) {
+				stop := c.stop
+				c.stop = nil
+				return &Target{URL: c.url, Users: []User{{Token: "x"}}, Stop: func(context.Context) error { return stop }}, nil
+			}},
+			Designs: []Design{{Name: CeilingName, Ceiling: true}}, Workloads: []Workload{read}, Connections: []int{1}, Rounds: 1,
+			Duration: 50 * time.Millisecond, Discard: true,
+		}
+		rounds, err := plan.Run(t.Context())
+		if err != nil || len(rounds) != 2 || rounds[0].Round != 0 || rounds[1].Round != 1 {
+			t.Fatalf("%+v (%v), want the failed one of the first block and one more", rounds, err)
+		}
+		r := &Report{Designs: plan.Designs, Workload: plan.Workloads, Rounds: rounds, Summary: Summaries(rounds)}
+		for name, write := range map[string]func(io.Writer) error{
+			"table": r.WriteTable, "Markdown": r.WriteMarkdown, "page": r.WriteHTML, "JSON": r.WriteJSON,
+		} {
+			if got := text(t, write); !strings.Contains(strings.Join(strings.Fields(got), " "), strings.TrimSpace(c.want)) {
+				t.Errorf("%s: no %q in\n%s", name, c.want, got)
+			}
+		}
+		if faults := r.Faults(); len(faults) != 1 {
+			t.Errorf("faults of a ceiling: %q", faults)
+		}
+		r.Designs = []Design{{Name: CeilingName}} // neither a ceiling nor durable
+		if faults := r.Faults(); len(faults) != 0 {
+			t.Errorf("faults of what is not durable: %q", faults)
 		}
 	}
 }

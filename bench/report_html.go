@@ -96,10 +96,10 @@ func (r *Report) WriteHTML(w io.Writer) error {
 		p.Sections = append(p.Sections, r.pageSection(&sections[i], &sections[i] == most))
 	}
 	if spendings := r.spendings(sections); len(spendings) > 0 {
-		p.Spending = &pageSpending{Title: spendingTitle, Text: spendingNote}
-		for i := range spendings {
-			table := newPageTable(spendings[i].columns(r.Machine.Cores), spendings[i].Lines)
-			table.Caption = spendings[i].Title()
+		p.Spending = &pageSpending{Title: spendingTitle, Text: r.spendingNote()}
+		for _, s := range spendings {
+			table := newPageTable(s.Columns, s.Lines)
+			table.Caption = s.Title
 			p.Spending.Tables = append(p.Spending.Tables, table)
 		}
 	}

@@ -22,11 +22,10 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 		markdownTable(&text, s.columns(), s.Lines)
 	}
 	if spendings := r.spendings(sections); len(spendings) > 0 {
-		fmt.Fprintf(&text, "**%s.** %s\n\n", spendingTitle, spendingNote)
-		for i := range spendings {
-			s := &spendings[i]
-			fmt.Fprintf(&text, "%s:\n\n", cell(s.Title()))
-			markdownTable(&text, s.columns(r.Machine.Cores), s.Lines)
+		fmt.Fprintf(&text, "**%s.** %s\n\n", spendingTitle, r.spendingNote())
+		for _, s := range spendings {
+			fmt.Fprintf(&text, "%s:\n\n", cell(s.Title))
+			markdownTable(&text, s.Columns, s.Lines)
 		}
 	}
 	for i := range r.Designs {

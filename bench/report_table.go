@@ -131,11 +131,10 @@ func (r *Report) WriteTable(w io.Writer) error {
 	}
 	if spendings := r.spendings(sections); len(spendings) > 0 {
 		t.printf("\n%s\n", spendingTitle)
-		t.wrap("", spendingNote)
-		for i := range spendings {
-			s := &spendings[i]
-			t.printf("\n%s\n", plain(s.Title()))
-			t.lines(s.columns(r.Machine.Cores), s.Lines)
+		t.wrap("", r.spendingNote())
+		for _, s := range spendings {
+			t.printf("\n%s\n", plain(s.Title))
+			t.lines(s.Columns, s.Lines)
 		}
 	}
 	if len(sections) > 0 {

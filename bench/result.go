@@ -26,7 +26,7 @@ type Report struct {
 // Machine is where a report was measured. Load generator, server and Postgres share it unless a URL was the target.
 type Machine struct {
 	CPU      string `json:"cpu"`
-	Cores    int    `json:"cores"` // that the program may use
+	Cores    int    `json:"cores"` // that programs may use
 	MemoryMB int    `json:"memory_mb"`
 	OS       string `json:"os"` // and kernel
 	Go       string `json:"go"`
@@ -41,7 +41,7 @@ type Design struct {
 	About   string `json:"about"`   // one sentence: how it decides who gets a seat
 	Durable bool   `json:"durable"` // a booking survives a crash once it is acknowledged
 	Ceiling bool   `json:"ceiling"` // books nothing: it tells what the layers around a booking cost
-	Conns   int32  `json:"conns"`   // connections to Postgres, with which it does best; 0: not known, or none
+	Conns   int32  `json:"conns"`   // connections of its pool to Postgres, at most; 0: not known, or none
 	Absent  string `json:"absent"`  // why it could not run; empty: it ran
 }
 
@@ -57,7 +57,7 @@ func (d *Design) explained() string {
 type Round struct {
 	Design      string  `json:"design"`
 	Workload    string  `json:"workload"`
-	Round       int     `json:"round"` // from 1
+	Round       int     `json:"round"` // from 1; 0: before the first one, and kept because its audit has failed
 	Connections int     `json:"connections"`
 	Rate        float64 `json:"rate"`    // requests a second that were scheduled; 0: closed loop
 	Seconds     float64 `json:"seconds"` // measured, without the warm-up

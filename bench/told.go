@@ -12,7 +12,7 @@ type Told struct {
 	Refused map[evently.EventID]int
 	// Doubled says of keys that were answered with different reservations.
 	Doubled []string
-	samples []keySample // at most keySamplesMax
+	samples []keySample // at most keySamplesMax, by rank
 }
 
 // Promise is a reservation that a client was told of.
@@ -26,7 +26,9 @@ type Promise struct {
 func (t *Told) merge(other *Told) {
 	t.Promises = append(t.Promises, other.Promises...)
 	t.Doubled = append(t.Doubled, other.Doubled...)
-	t.samples = append(t.samples, other.samples[:min(len(other.samples), keySamplesMax-len(t.samples))]...)
+	for _, s := range other.samples {
+		t.sample(s)
+	}
 	for event, n := range other.Unknown {
 		t.unknown(event, n)
 	}

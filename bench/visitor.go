@@ -20,6 +20,7 @@ type visitor struct {
 	client     *Client
 	clock      clock
 	random     *rand.Rand
+	ranks      *rand.PCG // of samples: not of random, as visits must not depend on answers
 	popularity *zipf
 	recorder   *recorder
 	told       Told
@@ -35,8 +36,8 @@ func newVisitor(l *Load, number int, popularity *zipf, recorder *recorder) *visi
 	}
 	return &visitor{
 		load: l, client: newClient(dial), popularity: popularity, recorder: recorder,
-		random: rand.New(rand.NewPCG(l.Seed, uint64(number)+1)),
-		key:    Key{l.Keys, uint64(number) << 40},
+		random: rand.New(rand.NewPCG(l.Seed, uint64(number)+1)), ranks: rand.NewPCG(l.Seed, ^uint64(number)),
+		key: Key{l.Keys, uint64(number) << 40},
 	}
 }
 
@@ -188,9 +189,7 @@ func (v *visitor) book(ctx context.Context, due time.Duration, event evently.Eve
 	v.recorder.answered(askedBook, came, due, at)
 	if given && !v.load.Unchecked {
 		v.told.Promises = append(v.told.Promises, Promise{ID: id, User: user.ID})
-		if len(v.told.samples) <= keySamplesMax/v.load.Connections {
-			v.told.samples = append(v.told.samples, keySample{v.key, id, user})
-		}
+		v.told.sample(keySample{v.key, id, user, v.ranks.Uint64()})
 	}
 	if came == failed {
 		v.unexpected(askedBook, answer)

@@ -138,6 +138,37 @@ func TestVisitor_MixesVisits(t *testing.T) {
 	}
 }
 
+// Keys that are sent again are of the whole load, and of all loads on the same events.
+func TestTold_SamplesAreOfAllBookings(t *testing.T) {
+	const visits = 1000
+	var told Told
+	for range 2 {
+		_, one, _ := visitClerk(t, Mix{}, visits, nil)
+		late := 0
+		for _, s := range one.samples {
+			if s.id.Token > visits/2 {
+				late++
+			}
+		}
+		if len(one.samples) != keySamplesMax || late < keySamplesMax/4 || late > keySamplesMax*3/4 {
+			t.Errorf("%d samples, %d of the second half", len(one.samples), late)
+		}
+		for i := range one.samples {
+			one.samples[i].id.Event += evently.EventID(len(told.Promises)) // tells the loads apart
+		}
+		told.merge(one)
+	}
+	first := 0
+	for _, s := range told.samples {
+		if s.id.Event == theEvent {
+			first++
+		}
+	}
+	if len(told.samples) != keySamplesMax || first < keySamplesMax/4 || first > keySamplesMax*3/4 {
+		t.Errorf("%d samples of two loads, %d of the first", len(told.samples), first)
+	}
+}
+
 // What a target answers wrongly is a failure, and what that leaves open is known.
 func TestVisitor_BelievesNothing(t *testing.T) {
 	other := evently.ReservationID{Event: theEvent + 1, Token: 1}.String()

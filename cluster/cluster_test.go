@@ -377,8 +377,8 @@ func TestCluster_SeedThatComesBackIsJoinedAgain(t *testing.T) {
 	owners(t, 30, again, b)
 }
 
+// It is not parallel: see start.
 func TestCluster_StrangersStayOut(t *testing.T) {
-	t.Parallel()
 	key := func(fill byte) string {
 		secret := make([]byte, 32)
 		secret[0] = fill

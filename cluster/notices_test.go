@@ -103,8 +103,8 @@ func TestNotify_TooLongIsDropped(t *testing.T) {
 	}
 }
 
+// It is not parallel: it measures time.
 func TestNotify_DeadMemberHoldsUpNobody(t *testing.T) {
-	t.Parallel()
 	members := three(t)
 	const n = 200
 	members[2].kill()
@@ -123,8 +123,8 @@ func TestNotify_DeadMemberHoldsUpNobody(t *testing.T) {
 	})
 }
 
+// It is not parallel: it measures time.
 func TestNotify_MemberThatHangsCostsBoundedMemoryAndGetsTheLatest(t *testing.T) {
-	t.Parallel()
 	members := form(t, cluster.ProfileWAN, 3) // nobody is taken for dead here
 	hung := members[2]
 	if err := hung.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -150,8 +150,8 @@ func TestNotify_MemberThatHangsCostsBoundedMemoryAndGetsTheLatest(t *testing.T) 
 	})
 }
 
+// It is not parallel: it measures time.
 func TestQuery_IsAnsweredOrFailsWithTheReason(t *testing.T) {
-	t.Parallel()
 	members := three(t)
 	a, b := members[0], members[1]
 	query := func(m *process, name, body string) request {

@@ -36,13 +36,18 @@ func free(t *testing.T, n int) (addrs []string) {
 		}
 		addr := fmt.Sprintf("127.0.0.1:%d", freePortMin+freePort.Add(1)%freePorts)
 		listener, err := net.Listen("tcp", addr)
+		if err == nil {
+			var packets net.PacketConn // which gossip has as well
+			packets, err = net.ListenPacket("udp", addr)
+			if err == nil {
+				err = packets.Close()
+			}
+			err = errors.Join(err, listener.Close())
+		}
 		if errors.Is(err, syscall.EADDRINUSE) {
 			continue
 		}
 		if err != nil {
-			t.Fatal(err)
-		}
-		if err := listener.Close(); err != nil {
 			t.Fatal(err)
 		}
 		addrs = append(addrs, addr)

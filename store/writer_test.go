@@ -77,21 +77,35 @@ func (f *fragile) Write(p []byte) (int, error) {
 	return f.Conn.Write(p)
 }
 
-// gathered appends batches while the only writer is kept busy, so that it finds all of them at once.
+// gathered appends batches while the only writer is kept busy, so that it finds all of them at once. The first one has to be of those that
+// Postgres refuses.
 func (b *bench) gathered(queue func(later func(batch *evently.Batch, outcome <-chan error))) (outcomes []error) {
 	b.Helper()
 	release := b.stall()
 	var awaited []<-chan error
+	statements := 2 // the stall's, and the one that is refused: the batches that were in it are then tried alone
 	queue(func(batch *evently.Batch, outcome <-chan error) {
 		b.Helper()
 		if err := b.journal.Append(batch); err != nil {
 			b.Fatal(err)
 		}
 		awaited = append(awaited, outcome)
+		if len(batch.Entries) > 0 {
+			statements++
+		}
 	})
 	release()
 	for _, outcome := range awaited {
 		outcomes = append(outcomes, storetest.Await(b.TB, outcome))
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(b.journal.config.Metrics.commits)
+	metrics, err := registry.Gather()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if n := metrics[0].GetMetric()[0].GetHistogram().GetSampleCount(); n != uint64(statements) {
+		b.Errorf("%d statements, want %d: the batches were not found together", n, statements)
 	}
 	return outcomes
 }

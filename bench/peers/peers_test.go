@@ -1,8 +1,6 @@
 package peers
 
-import (
-	"testing"
-)
+import "testing"
 
 // TestPeers is the conformance of all designs that sell.
 func TestPeers(t *testing.T) {
@@ -12,24 +10,27 @@ func TestPeers(t *testing.T) {
 		}
 		t.Run(d.Name, func(t *testing.T) {
 			w := newWorld(t, d.Name) // each test has events of its own
-			for name, test := range map[string]func(*testing.T, *world){
-				"EachSeatIsSoldOnce":                    eachSeatIsSoldOnce,
-				"EachSeatIsSoldOnceOfAnUnpreparedEvent": eachSeatIsSoldOnceUnprepared,
-				"SeatsGoBackAndForth":                   seatsGoBackAndForth,
-				"SeveralSeatsAreHadTogetherOrNot":       severalSeatsTogether,
-				"BookingIsAHold":                        bookingIsAHold,
-				"RepetitionHasTheFirstAnswer":           repetitionHasTheFirstAnswer,
-				"KeyOfAnotherRequestIsRefused":          keyOfAnotherRequest,
-				"WhatNobodyMayHaveIsRefused":            whatNobodyMayHave,
-				"ReservationLivesAndEnds":               reservationLivesAndEnds,
-				"ReservationIsItsOwners":                reservationIsItsOwners,
-				"ExpiredHoldIsSoldAgain":                expiredHoldIsSoldAgain,
-				"ExpiringHoldsAreSoldOnce":              expiringHoldsAreSoldOnce,
-				"ChangeOfTheEventIsSeen":                changeOfTheEvent,
-				"PreparingAgainChangesNothing":          preparingAgain,
-				"UnsupportedCommandSaysSo":              unsupportedCommand,
+			for _, c := range []struct {
+				name string
+				test func(*testing.T, *world)
+			}{
+				{"EachSeatIsSoldOnce", eachSeatIsSoldOnce},
+				{"EachSeatIsSoldOnceOfAnUnpreparedEvent", eachSeatIsSoldOnceUnprepared},
+				{"SeatsGoBackAndForth", seatsGoBackAndForth},
+				{"SeveralSeatsAreHadTogetherOrNot", severalSeatsTogether},
+				{"BookingIsAHold", bookingIsAHold},
+				{"RepetitionHasTheFirstAnswer", repetitionHasTheFirstAnswer},
+				{"KeyOfAnotherRequestIsRefused", keyOfAnotherRequest},
+				{"WhatNobodyMayHaveIsRefused", whatNobodyMayHave},
+				{"ReservationLivesAndEnds", reservationLivesAndEnds},
+				{"ReservationIsItsOwners", reservationIsItsOwners},
+				{"ExpiredHoldIsSoldAgain", expiredHoldIsSoldAgain},
+				{"ExpiringHoldsAreSoldOnce", expiringHoldsAreSoldOnce},
+				{"ChangeOfTheEventIsSeen", changeOfTheEvent},
+				{"PreparingAgainChangesNothing", preparingAgain},
+				{"UnsupportedCommandSaysSo", unsupportedCommand},
 			} {
-				t.Run(name, func(t *testing.T) { test(t, w) })
+				t.Run(c.name, func(t *testing.T) { c.test(t, w) })
 			}
 		})
 	}

@@ -275,6 +275,7 @@ func TestBench_RefusesWhatCannotBeMeant(t *testing.T) {
 		"--json f --html f":                            "files of their own",
 		"--target http://h --admin-password p --workload tail-100k": "would leave 100000 events",
 		"--database-url mysql://h":                                  "postgres://",
+		"--database-url postgres://h/d?pool_max_conns=9":            "without pool_max_conns",
 		"serve --design mysql":                                      `"mysql"`,
 		"serve --design noop":                                       "database_url is not set",
 		"more":                                                      "more",
@@ -282,6 +283,34 @@ func TestBench_RefusesWhatCannotBeMeant(t *testing.T) {
 		args := append([]string{"bench"}, strings.Fields(line)...)
 		if out := exec(t, exitUsage, environment{"HOME": t.TempDir()}, args...); !strings.Contains(out, want) {
 			t.Errorf("evently bench %s says %q, want %q", line, out, want)
+		}
+	}
+}
+
+func TestBenchMethod_SaysWhatDiffers(t *testing.T) {
+	for _, c := range []struct {
+		options benchOptions
+		want    string
+	}{
+		{
+			benchOptions{workloads: []string{"hot"}, rounds: 1},
+			"Each measurement is a warm-up of 500ms and a window of 2s; in 1 round the designs take turns; " +
+				"a first block of the first design is measured and thrown away.",
+		},
+		{
+			benchOptions{compare: true, workloads: []string{"hot"}, rounds: 3},
+			"Each measurement is a warm-up of 500ms and a window of 2s (flash: until its demand is met, for 20s at most); " +
+				"in 3 rounds the designs take turns (flash: in 1; tail-100k: the first design alone); " +
+				"a first block of the first design is measured and thrown away.",
+		},
+		{
+			benchOptions{quick: true, target: "http://h", workloads: []string{"flash"}, rounds: 1},
+			"Each measurement is a warm-up of 500ms and a window of 2s (flash: until its demand is met, for 2s at most).",
+		},
+	} {
+		c.options.warmup, c.options.duration = 500*time.Millisecond, 2*time.Second
+		if got := c.options.method(); got != c.want {
+			t.Errorf("%s\nwant %s", got, c.want)
 		}
 	}
 }

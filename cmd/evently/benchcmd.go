@@ -113,6 +113,14 @@ audit of a durable design failed, or a ceiling could not be measured.`,
 	return command
 }
 
+func workloadsNamed(names []string) (list []bench.Workload) {
+	for _, name := range names {
+		w, _ := bench.WorkloadNamed(name)
+		list = append(list, w)
+	}
+	return list
+}
+
 func workloadNames() (names []string) {
 	for _, w := range bench.Workloads() {
 		names = append(names, w.Name)
@@ -279,18 +287,10 @@ func (o *benchOptions) bounds() error {
 // plans are what is to be measured, one after the other.
 func (o *benchOptions) plans(host bench.Host, designs []bench.Design) []bench.Plan {
 	plan := func(connections []int, names ...string) bench.Plan {
-		p := bench.Plan{
+		return bench.Plan{
 			Host: host, Designs: designs, Connections: connections, Rate: o.rate, Rounds: o.rounds,
-			Duration: o.duration, Warmup: o.warmup, DemandMax: benchDemandMax, Seed: o.seed,
+			Duration: o.duration, Warmup: o.warmup, DemandMax: o.demandMax(), Seed: o.seed, Workloads: workloadsNamed(names),
 		}
-		if o.quick {
-			p.DemandMax = benchDemandMaxQuick
-		}
-		for _, name := range names {
-			w, _ := bench.WorkloadNamed(name)
-			p.Workloads = append(p.Workloads, w)
-		}
-		return p
 	}
 	if !o.compare {
 		only := plan(o.connections, o.workloads...)
@@ -314,11 +314,29 @@ func (o *benchOptions) plans(host bench.Host, designs []bench.Design) []bench.Pl
 // discards reports whether the first block is thrown away, as that of a machine whose caches are cold.
 func (o *benchOptions) discards() bool { return !o.quick && o.target == "" }
 
+// demandMax is what a measurement may take that ends with its demand.
+func (o *benchOptions) demandMax() time.Duration {
+	if o.quick {
+		return benchDemandMaxQuick
+	}
+	return benchDemandMax
+}
+
 // method says how was measured.
 func (o *benchOptions) method() string {
 	text := fmt.Sprintf("Each measurement is a warm-up of %s and a window of %s", short(o.warmup), short(o.duration))
+	if o.compare || slices.Contains(o.workloads, "flash") {
+		text += fmt.Sprintf(" (flash: until its demand is met, for %s at most)", short(o.demandMax()))
+	}
 	if o.target == "" {
-		text += fmt.Sprintf("; in %d %s the designs take turns", o.rounds, map[bool]string{true: "round", false: "rounds"}[o.rounds == 1])
+		rounds := "1 round"
+		if o.rounds > 1 {
+			rounds = fmt.Sprintf("%d rounds", o.rounds)
+		}
+		text += fmt.Sprintf("; in %s the designs take turns", rounds)
+	}
+	if o.compare {
+		text += " (flash: in 1; tail-100k: the first design alone)"
 	}
 	if o.discards() {
 		text += "; a first block of the first design is measured and thrown away"

@@ -132,6 +132,9 @@ func (h *benchHost) usePostgres(text string) error {
 	if err != nil || base.Scheme != "postgres" && base.Scheme != "postgresql" {
 		return usageError{errors.New("database-url: must be of the form postgres://user:password@host:port/name")}
 	}
+	if base.Query().Has("pool_max_conns") {
+		return usageError{errors.New("database-url: without pool_max_conns: each design has the connections that the report says")}
+	}
 	h.address = func(database string) string {
 		if database == "" {
 			return text
@@ -204,7 +207,12 @@ func (h *benchHost) create(ctx context.Context, name, template string) error {
 	return nil
 }
 
+// benchDropMax bounds the removal of a database.
+const benchDropMax = 10 * time.Second
+
 func (h *benchHost) drop(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, benchDropMax)
+	defer cancel()
 	if _, err := h.server.Exec(ctx, "drop database if exists "+pgx.Identifier{name}.Sanitize()+" with (force)"); err != nil {
 		return fmt.Errorf("drop a database: %w", err)
 	}

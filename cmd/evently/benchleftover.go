@@ -34,43 +34,57 @@ func benchLockOf(path string) string { return path + ".lock" }
 // newBenchDir makes a directory that the account that runs Postgres can enter.
 func newBenchDir() (*benchDir, error) {
 	for try := 1; ; try++ {
-		d := &benchDir{path: filepath.Join(os.TempDir(), fmt.Sprintf("%s%x", benchDirPrefix, random64()))}
-		var err error
-		// The lock comes first. Somebody who sweeps may have had it in between.
-		if d.lock, err = filelock.Try(benchLockOf(d.path)); errors.Is(err, filelock.ErrHeld) && try < benchDirTriesMax {
-			continue
+		d, err := makeBenchDir(filepath.Join(os.TempDir(), fmt.Sprintf("%s%x", benchDirPrefix, random64())))
+		if !errors.Is(err, filelock.ErrHeld) || try == benchDirTriesMax {
+			return d, err
 		}
-		if err != nil {
-			return nil, err
-		}
-		if err := errors.Join(os.Mkdir(d.path, 0o755), os.Chmod(d.path, 0o755)); err != nil { // whatever the umask
-			return nil, errors.Join(err, d.remove())
-		}
-		return d, nil
 	}
+}
+
+func makeBenchDir(path string) (*benchDir, error) {
+	lock, err := filelock.Try(benchLockOf(path)) // it comes first: somebody who sweeps may have had it in between
+	if err != nil {
+		return nil, err
+	}
+	d := &benchDir{path, lock}
+	if err := os.Mkdir(path, 0o755); err != nil { // what is there is somebody else's
+		return nil, errors.Join(err, d.unlock())
+	}
+	if err := os.Chmod(path, 0o755); err != nil { // whatever the umask
+		return nil, errors.Join(err, d.remove())
+	}
+	return d, nil
 }
 
 // remove leaves the lock's file to the next sweep where the directory cannot be removed.
 func (d *benchDir) remove() error {
-	err := os.RemoveAll(d.path)
-	if err == nil {
-		err = os.Remove(benchLockOf(d.path))
+	if err := os.RemoveAll(d.path); err != nil {
+		return errors.Join(err, d.lock.Unlock())
 	}
-	return errors.Join(err, d.lock.Unlock())
+	return d.unlock()
+}
+
+func (d *benchDir) unlock() error {
+	return errors.Join(os.Remove(benchLockOf(d.path)), d.lock.Unlock())
 }
 
 // sweepBenchDirs removes directories that benches of this account have left that were killed, once their Postgres has ended.
 func sweepBenchDirs() error {
-	locks, err := filepath.Glob(benchLockOf(filepath.Join(os.TempDir(), benchDirPrefix+"*")))
+	entries, err := os.ReadDir(os.TempDir())
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, path := range locks {
-		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+	for _, entry := range entries {
+		name, found := strings.CutSuffix(entry.Name(), benchLockOf(""))
+		path := filepath.Join(os.TempDir(), name)
+		if !found || !strings.HasPrefix(name, benchDirPrefix) || !own(benchLockOf(path), 0) {
 			continue
 		}
-		lock, err := filelock.Try(path)
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) && !own(path, fs.ModeDir) {
+			continue
+		}
+		lock, err := filelock.Try(benchLockOf(path))
 		if errors.Is(err, filelock.ErrHeld) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -78,7 +92,7 @@ func sweepBenchDirs() error {
 			errs = append(errs, err)
 			continue
 		}
-		dead := &benchDir{strings.TrimSuffix(path, benchLockOf("")), lock}
+		dead := &benchDir{path, lock}
 		busy, err := embedded.InUse(filepath.Join(dead.path, postgresDir))
 		if err == nil && !busy {
 			err = dead.remove()
@@ -88,6 +102,12 @@ func sweepBenchDirs() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// own reports whether there is a file of a type, itself and not a link to it, that belongs to this account.
+func own(path string, kind fs.FileMode) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().Type() == kind && int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid()
 }
 
 const (

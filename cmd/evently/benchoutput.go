@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -22,7 +21,7 @@ type benchOutputs struct {
 func (s *shell) openOutputs(o *benchOptions) (*benchOutputs, error) {
 	out := new(benchOutputs)
 	add := func(path string, write func(*bench.Report, io.Writer) error) error {
-		if path == "-" {
+		if path == "-" || path == "/dev/stdout" { // to open that again would write over what a file behind it has
 			out.writes = append(out.writes, func(r *bench.Report) error { return write(r, s.stdout) })
 			return nil
 		}
@@ -73,25 +72,20 @@ func (out *benchOutputs) Close() error {
 	return errors.Join(errs...)
 }
 
-// benchFile is a file that is replaced at once when all is written, and stays as it is if that does not come about.
+// benchFile is a file that stays as it is until all is there. It is written in place then: it keeps its mode, its owner and its links, and
+// its directory need not be writable.
 type benchFile struct {
 	*os.File
-	path string // that it takes; empty: it has it
+	fresh bool // this run has made it, and there is nothing in it
 }
 
-// openBenchFile opens a file beside the one that it is to replace, or the one itself if that is no regular file but a pipe or a device.
 func openBenchFile(path string) (*benchFile, error) {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if fresh {
+		file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666)
 	}
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		file, err := os.OpenFile(path, os.O_WRONLY, 0)
-		return &benchFile{File: file}, err
-	}
-	beside := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%x", filepath.Base(path), random64()))
-	file, err := os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	return &benchFile{file, path}, err
+	return &benchFile{file, fresh}, err
 }
 
 func (f *benchFile) write(write func(io.Writer) error) error {
@@ -99,20 +93,25 @@ func (f *benchFile) write(write func(io.Writer) error) error {
 	if err := write(&text); err != nil {
 		return err
 	}
-	if _, err := f.Write(text.Bytes()); err != nil || f.path == "" {
+	f.fresh = false
+	n, err := f.Write(text.Bytes())
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), f.path); err != nil {
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() { // a pipe or a device
 		return err
 	}
-	f.path = ""
-	return nil
+	return errors.Join(f.Truncate(int64(n)), f.Sync())
 }
 
 func (f *benchFile) close() error {
 	err := f.Close()
-	if f.path != "" {
-		err = errors.Join(err, os.Remove(f.Name()))
+	if !f.fresh {
+		return err
 	}
-	return err
+	path, linkErr := filepath.EvalSymlinks(f.Name())
+	if linkErr != nil {
+		return errors.Join(err, linkErr)
+	}
+	return errors.Join(err, os.Remove(path))
 }

@@ -28,7 +28,7 @@ func (o *benchOptions) foreign(ctx context.Context, config *Config) (*bench.API,
 	if err != nil {
 		return nil, err
 	}
-	return api, api.Probe(ctx, o.rate)
+	return api, api.Probe(ctx, o.rate, workloadsNamed(o.workloads))
 }
 
 func readBenchTokens(path string) ([]bench.User, error) {

@@ -14,8 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	// Tests of whole programs mostly wait: more of them at a time than there are cores.
+	// Tests of whole programs mostly wait: more of them at a time than there are cores. What -parallel says goes before.
 	if err := flag.Set("test.parallel", "3"); err != nil {
 		panic(err)
 	}

@@ -133,7 +133,7 @@ func mustRead(t *testing.T, path string) string {
 
 func TestUp_RefusesAnotherNodeOnItsDataOrPorts(t *testing.T) {
 	t.Parallel()
-	const quickly = 10 * time.Second
+	const quickly = 30 * time.Second
 	dir := proctest.DataDir(t)
 	n := proctest.Up(t, dir)
 
@@ -238,7 +238,7 @@ func TestUp_SecondSignalForces(t *testing.T) {
 		return nil
 	})
 	n.Signal(t, syscall.SIGTERM)
-	n.Exit(t, 10*time.Second)
+	n.Exit(t, 30*time.Second)
 	if status := n.State().Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGTERM {
 		t.Errorf("ended with %v, want the signal", n.State())
 	}
