@@ -117,7 +117,7 @@ func (s *Server) forgo(c *gin.Context) {
 	}
 	control := http.NewResponseController(x.ResponseWriter)
 	// Who waits to be told to send a body is not told to. Errors of deadlines mean that the connection is closed, or none.
-	if x.bodyState == bodyUnread && c.GetHeader("Expect") == "" && control.SetReadDeadline(time.Now().Add(bodyGrace)) == nil {
+	if x.bodyState == bodyUnread && c.GetHeader("Expect") == "" && control.SetReadDeadline(time.Now().Add(s.bodyGrace)) == nil {
 		if n, err := io.CopyN(io.Discard, c.Request.Body, bodyBytesMax+1); n <= bodyBytesMax && errors.Is(err, io.EOF) {
 			return
 		}

@@ -214,12 +214,13 @@ type Server struct {
 	pricings *slots // pricing runs under way
 	draining atomic.Bool
 
-	largeBodies atomic.Int64 // the memory of bodies on their way in, but the small ones
+	largeBodies atomic.Int64  // the memory of all bodies but the small ones
+	bodyGrace   time.Duration // bodyGrace, but in tests of clients that are slow for want of a processor
 }
 
 // New makes a Server. It returns an error when the configuration is wrong.
 func New(config Config) (*Server, error) {
-	s := &Server{config: config}
+	s := &Server{config: config, bodyGrace: bodyGrace}
 	if err := s.build(); err != nil {
 		return nil, fmt.Errorf("http: %w", err)
 	}
