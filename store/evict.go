@@ -140,6 +140,7 @@ func (e *evictor) pids() (pids []int32) {
 type look struct {
 	conn     *pgx.Conn
 	suspects map[string]time.Time // when each was first seen waiting, without a pause since
+	ended    map[string]bool      // those that were told to end, which can take longer than evictPeriod
 }
 
 func (l *look) evict(ctx context.Context, e *evictor, pids []int32) (err error) {
@@ -162,13 +163,18 @@ func (l *look) evict(ctx context.Context, e *evictor, pids []int32) (err error) 
 	if err != nil {
 		return err
 	}
-	seen := make(map[string]time.Time)
+	seen, told := make(map[string]time.Time), make(map[string]bool)
 	var pid int32
 	var state, suspect string
 	var age time.Duration
 	var ended bool
 	_, err = pgx.ForEachRow(rows, []any{&pid, &state, &age, &suspect, &ended}, func() error {
+		if l.ended[suspect] {
+			told[suspect] = true
+			return nil
+		}
 		if ended {
+			told[suspect] = true
 			e.config.Metrics.evictions.Inc()
 			e.config.Logger.Warn("ended a session that hangs with a lock", "pid", pid, "state", state, "since", age)
 			return nil
@@ -180,7 +186,7 @@ func (l *look) evict(ctx context.Context, e *evictor, pids []int32) (err error) 
 		seen[suspect] = since
 		return nil
 	})
-	l.suspects = seen
+	l.suspects, l.ended = seen, told
 	return err
 }
 
